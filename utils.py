@@ -1,0 +1,183 @@
+"""What several scripts need: errors for the user, device, seed, checkpoint files, image files, drawing."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import random
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from LeNet_5 import ARCHITECTURES, build
+
+CHECKPOINT_FORMAT = 1
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm", ".jp2"}
+
+
+class UserError(Exception):
+    """Something that the user can mend: one line that says what happened, to which file, and what to do now."""
+
+
+def run_script(body: Callable[[], int | None]) -> int:
+    """Run a script's body; its exit status: the body's own (None: 0), 1 after a UserError, 130 after Ctrl-C."""
+    try:
+        return body() or 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+
+
+# ---- device, seed ---------------------------------------------------------------------------------------------------
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device of that name; `auto` takes cuda, else mps, else cpu. UserError where there is none such."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"device {name!r} can't be used ({reason}); say --device cpu, or leave --device out") from error
+    return device
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python's, numpy's and torch's generators (all devices)."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+# ---- files ----------------------------------------------------------------------------------------------------------
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a file beside `path`, then rename it: `path` is whole or untouched, even on a full disk.
+
+    UserError when the folder can't be made or the file can't be written.
+    """
+    path = Path(path)
+    beside = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        beside = Path(name)
+        write(beside)
+        umask = os.umask(0)
+        os.umask(umask)
+        beside.chmod(0o666 & ~umask)  # mkstemp's files are private, results are not
+        os.replace(beside, path)
+    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise UserError(
+            f"can't write {path} ({reason}); see that the folder is writable and the disk not full"
+        ) from error
+    finally:
+        if beside is not None:
+            beside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file atomically. UserError as write_atomically."""
+    write_atomically(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+
+
+def read_image(path: Path) -> np.ndarray:
+    """The picture in a file as H x W x 3 BGR uint8, upright (EXIF rotation applied). UserError says why not."""
+    try:
+        data = np.fromfile(path, dtype=np.uint8)  # not cv2.imread: that fails for non-ASCII paths on some systems
+    except OSError as error:
+        raise UserError(f"can't read {path} ({error.strerror or error})") from error
+    if data.size == 0:
+        raise UserError(f"{path} is an empty file")
+    try:
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    except cv2.error as error:  # too large a picture, for one
+        raise UserError(f"{path} can't be decoded ({str(error).strip().splitlines()[-1]})") from error
+    if image is None:
+        raise UserError(f"{path} is not a picture that can be decoded (broken, or of an unknown format)")
+    return image
+
+
+def write_image(path: Path, image: np.ndarray) -> None:
+    """Write a BGR or grey uint8 picture in the format that the path's suffix names. UserError as write_atomically."""
+    try:
+        data = cv2.imencode(Path(path).suffix, image)[1]
+    except cv2.error as error:
+        raise UserError(f"can't write {path}: {Path(path).suffix!r} is no picture format that OpenCV writes") from error
+    write_atomically(path, data.tofile)
+
+
+# ---- checkpoints ----------------------------------------------------------------------------------------------------
+
+
+def save_checkpoint(path: Path, checkpoint: dict) -> None:
+    """Save a plain dictionary of tensors, numbers and strings, with the format's version. UserError as write_atomically."""
+    write_atomically(path, lambda beside: torch.save({"format": CHECKPOINT_FORMAT, **checkpoint}, beside))
+
+
+def find_checkpoint(path: Path, name: str = "best.pt") -> Path:
+    """The checkpoint file that `path` names: itself, or `name` inside a run folder. UserError when there is none."""
+    path = Path(path)
+    file = path / name if path.is_dir() else path
+    if not file.is_file():
+        hint = f"no {name} in it; has train.py finished an epoch there?" if path.is_dir() else "no such file"
+        raise UserError(f"no checkpoint at {path} ({hint}); make one with: python train.py")
+    return file
+
+
+def load_checkpoint(path: Path) -> dict:
+    """The dictionary in a checkpoint file or run folder (best.pt), on the CPU. Nothing in it is ever unpickled.
+
+    UserError: missing, truncated, a pickled model, no checkpoint of this project, a newer format, another architecture.
+    """
+    path = find_checkpoint(path)
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} is refused: it holds more than tensors (a whole pickled model, perhaps), and unpickling a file "
+            "can run any code; save a dictionary as train.py does"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path} can't be read: truncated, or not a checkpoint; copy or train it again") from error
+    if not isinstance(checkpoint, dict) or not {"format", "arch", "model"} <= checkpoint.keys():
+        raise UserError(f"{path} is not a checkpoint of this project (no format, arch and model in it)")
+    if checkpoint["format"] > CHECKPOINT_FORMAT:
+        raise UserError(
+            f"{path} has format {checkpoint['format']}, newer than this program's {CHECKPOINT_FORMAT}; update the program"
+        )
+    if checkpoint["arch"] not in ARCHITECTURES:
+        known = ", ".join(ARCHITECTURES)
+        raise UserError(f"{path} holds a network {checkpoint['arch']!r}, which is unknown here (known: {known})")
+    return checkpoint
+
+
+def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[torch.nn.Module, dict]:
+    """The network in a checkpoint file or run folder, ready to read on `device`, and the checkpoint. UserErrors as above."""
+    checkpoint = load_checkpoint(path)
+    model = build(checkpoint["arch"])
+    try:
+        model.load_state_dict(checkpoint["model"])
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: its tensors don't fit the network {checkpoint['arch']!r} that it names") from error
+    # channels_last: the layout in which the CPU's convolutions and pooling run 1.5 times as fast (benchmarks/)
+    return model.to(device, memory_format=torch.channels_last).eval(), checkpoint
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 sum of a file, hexadecimal."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
