@@ -30,6 +30,7 @@ class LeNet_5(nn.Module):
         self.fc2 = nn.Linear(500, 10)
 
     def forward(self, x: Tensor) -> Tensor:
+        """The logits of a batch."""
         # N x 1 x 28 x 28
         x = self.conv1(x)  # N x 20 x 24 x 24
         x = self.pool1(x)  # N x 20 x 12 x 12

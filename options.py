@@ -1,7 +1,7 @@
 """The options of every script, each flag defined once. Nothing happens here but reading the command line.
 
 A script calls its own function, for example `opt = train_options(argv)`. Flags are written with underscores. The names
-that the blog article's scripts used (--EPOCH, --train_data_path, ...) are aliases of today's and stand in each help text.
+that the blog article's scripts used (--EPOCH, --train_data_path, ...) are aliases of today's; the help texts say so.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class Parser(argparse.ArgumentParser):
     """An ArgumentParser that says what is wrong in one line (exit status 2)."""
 
     def error(self, message: str) -> None:
+        """Exit with 2."""
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
@@ -181,7 +182,10 @@ def train_parser() -> Parser:
         "(default: %(default)s)",
     )
     data.add_argument(
-        "--augment", choices=("affine", "none"), default="affine", help="how each batch is varied (default: %(default)s)"
+        "--augment",
+        choices=("affine", "none"),
+        default="affine",
+        help="how each batch is varied (default: %(default)s)",
     )
     learning = parser.add_argument_group("learning")
     learning.add_argument("--arch", default="article", metavar="NAME", help="network (default: %(default)s)")
@@ -287,7 +291,7 @@ def demo_parser() -> Parser:
     """demo.py's options."""
     parser = _parser(
         "demo.py",
-        "Read the handwritten digits in pictures. Writes results.json, results.csv and an annotated copy of each picture.",
+        "Read the handwritten digits in pictures. Writes results.json, results.csv and an annotated copy of each.",
         """python demo.py
         python demo.py ~/Pictures/notes --output results/notes
         python demo.py 'scans/*.jpg' photo.png --min_confidence 0.8
@@ -300,11 +304,11 @@ def demo_parser() -> Parser:
         metavar="SOURCE",
         help="image, folder (with its subfolders) or glob (default: samples/)",
     )
-    parser.add_argument(
-        "--output", type=Path, default=Path("results/demo"), metavar="DIR", help="default: %(default)s"
-    )
+    parser.add_argument("--output", type=Path, default=Path("results/demo"), metavar="DIR", help="default: %(default)s")
     parser.add_argument("--single", action="store_true", help="each picture is one digit, however it is broken up")
-    parser.add_argument("--show", action="store_true", help="show each picture in a window; any key: next, Esc or q: end")
+    parser.add_argument(
+        "--show", action="store_true", help="show each picture in a window; any key: next, Esc or q: end"
+    )
     parser.add_argument(
         "--debug", type=Path, metavar="DIR", help="also save every stage of each picture as one contact sheet in DIR"
     )

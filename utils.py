@@ -14,8 +14,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from torch.nn import functional
 
-from LeNet_5 import ARCHITECTURES, build
+from LeNet_5 import ARCHITECTURES, build, to_input
 
 CHECKPOINT_FORMAT = 1
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm", ".jp2"}
@@ -58,6 +59,23 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+
+
+@torch.inference_mode()
+def evaluate(model: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor, size: int = 500) -> tuple[float, int]:
+    """Mean cross-entropy and number of misses of the model on uint8 images N x 28 x 28, labels N."""
+    logits = predict(model, images, size)
+    return functional.cross_entropy(logits, labels).item(), int((logits.argmax(1) != labels).sum())
+
+
+@torch.inference_mode()
+def predict(model: torch.nn.Module, images: torch.Tensor, size: int = 500) -> torch.Tensor:
+    """The model's logits (N x classes) for uint8 images N x 28 x 28, `size` at once, without any randomness."""
+    was_training = model.training
+    model.eval()
+    logits = torch.cat([model(to_input(part)) for part in images.split(size)])
+    model.train(was_training)
+    return logits
 
 
 # ---- files ----------------------------------------------------------------------------------------------------------
@@ -125,7 +143,7 @@ def write_image(path: Path, image: np.ndarray) -> None:
 
 
 def save_checkpoint(path: Path, checkpoint: dict) -> None:
-    """Save a plain dictionary of tensors, numbers and strings, with the format's version. UserError as write_atomically."""
+    """Save a plain dictionary of tensors, numbers and strings, atomically, with the format's version."""
     write_atomically(path, lambda beside: torch.save({"format": CHECKPOINT_FORMAT, **checkpoint}, beside))
 
 
@@ -158,7 +176,8 @@ def load_checkpoint(path: Path) -> dict:
         raise UserError(f"{path} is not a checkpoint of this project (no format, arch and model in it)")
     if checkpoint["format"] > CHECKPOINT_FORMAT:
         raise UserError(
-            f"{path} has format {checkpoint['format']}, newer than this program's {CHECKPOINT_FORMAT}; update the program"
+            f"{path} has format {checkpoint['format']}, newer than this program's {CHECKPOINT_FORMAT}; "
+            "update the program"
         )
     if checkpoint["arch"] not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
@@ -167,7 +186,7 @@ def load_checkpoint(path: Path) -> dict:
 
 
 def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[torch.nn.Module, dict]:
-    """The network in a checkpoint file or run folder, ready to read on `device`, and the checkpoint. UserErrors as above."""
+    """The network in a checkpoint file or run folder, ready to read on `device`, and the checkpoint."""
     checkpoint = load_checkpoint(path)
     model = build(checkpoint["arch"])
     try:

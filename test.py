@@ -1,0 +1,166 @@
+"""Test checkpoints on MNIST's test set: accuracy, misses, confusion matrix, and a picture of every misread digit.
+
+Given several checkpoints, or a run folder, it prints the article's table (epoch, accuracy) with the misses.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from tqdm import tqdm
+
+import mnist
+import options
+from utils import UserError, load_model, pick_device, predict, run_script, write_image, write_text
+
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+
+def checkpoint_files(paths: Sequence[Path]) -> list[Path]:
+    """The files themselves; of a run folder every .pt file in it, by name. UserError where there is none."""
+    files = []
+    for path in paths:
+        if path.is_dir():
+            found = sorted(file for file in path.glob("*.pt") if not file.name.startswith("."))
+            if not found:
+                raise UserError(f"{path} has no checkpoint (*.pt); train one with: python train.py")
+            files += found
+        else:
+            files.append(path)
+    return files
+
+
+def confusion_matrix(truth: np.ndarray, reading: np.ndarray, classes: int = 10) -> np.ndarray:
+    """How often each digit (row) was read as each class (column): 10 x classes counts."""
+    return np.bincount(truth * classes + reading, minlength=10 * classes).reshape(10, classes)
+
+
+def per_class(matrix: np.ndarray) -> list[dict]:
+    """Each digit's count, misses, recall (of its images, the share read right), precision (of its readings, ditto)."""
+    rows = []
+    for digit in range(10):
+        hits, images, readings = int(matrix[digit, digit]), int(matrix[digit].sum()), int(matrix[:, digit].sum())
+        rows.append(
+            {
+                "digit": digit,
+                "images": images,
+                "misses": images - hits,
+                "recall": hits / max(images, 1),
+                "precision": hits / max(readings, 1),
+            }
+        )
+    return rows
+
+
+def draw_confusion(matrix: np.ndarray, cell: int = 56) -> np.ndarray:
+    """The confusion matrix as a picture: hits green, misses red, darker for more."""
+    rows, columns = matrix.shape
+    picture = np.full(((rows + 1) * cell + 24, (columns + 1) * cell, 3), 255, np.uint8)
+    most = max(1, int((matrix * (1 - np.eye(rows, columns, dtype=int))).max()))
+    for row in range(rows):
+        for column in range(columns):
+            x, y, n = (column + 1) * cell, (row + 1) * cell, int(matrix[row, column])
+            strength = n / max(1, int(matrix[row].sum())) if row == column else (n / most) ** 0.5
+            faded = int(255 - 150 * strength)
+            color = (faded, 235, faded) if row == column else (faded, faded, 255)
+            cv2.rectangle(picture, (x, y), (x + cell - 2, y + cell - 2), color if n else (245, 245, 245), cv2.FILLED)
+            if n:
+                _centred(picture, str(n), x + cell // 2, y + cell // 2, 0.5)
+    for k in range(columns):
+        _centred(picture, str(k), (k + 1) * cell + cell // 2, cell // 2, 0.8)
+    for k in range(rows):
+        _centred(picture, str(k), cell // 2, (k + 1) * cell + cell // 2, 0.8)
+    _centred(picture, "row: truth, column: reading", picture.shape[1] // 2, picture.shape[0] - 12, 0.5)
+    return picture
+
+
+def draw_misread(images: np.ndarray, truth: np.ndarray, reading: np.ndarray, confidence: np.ndarray) -> np.ndarray:
+    """Every misread digit, 3 times enlarged, with "truth > reading" and the confidence below it, the surest first."""
+    wrong = np.flatnonzero(truth != reading)
+    wrong = wrong[np.argsort(-confidence[wrong])]
+    columns, width, height = 12, 96, 124
+    picture = np.full((max(1, -(-len(wrong) // columns)) * height, columns * width, 3), 255, np.uint8)
+    for place, index in enumerate(wrong):
+        x, y = place % columns * width, place // columns * height
+        enlarged = cv2.resize(images[index], (84, 84), interpolation=cv2.INTER_NEAREST)
+        picture[y + 6 : y + 90, x + 6 : x + 90] = 255 - enlarged[..., None]
+        text = f"{truth[index]} > {reading[index]}  {100 * confidence[index]:.0f}%"
+        _centred(picture, text, x + width // 2, y + 106, 0.42)
+    return picture
+
+
+def _centred(picture: np.ndarray, text: str, x: int, y: int, scale: float) -> None:
+    (width, height), _ = cv2.getTextSize(text, FONT, scale, 1)
+    cv2.putText(picture, text, (x - width // 2, y + height // 2), FONT, scale, (0, 0, 0), 1, cv2.LINE_AA)
+
+
+def test(opt: options.Options) -> None:
+    """Test as the options say. UserError: checkpoint, data, device, or a result that can't be written."""
+    device = pick_device(opt.device)
+    files = checkpoint_files(options.weights_paths(opt))
+    models = [(file, *load_model(file, device)) for file in files]
+    digits = mnist.load(opt.data, train=False)
+    truth = digits.labels.numpy()
+    on_device = digits.to(device)
+    print(f"{digits.source}: {len(digits)} images, on {device}")
+
+    results, readings = [], []
+    for file, model, checkpoint in tqdm(models, unit="checkpoint", disable=len(models) == 1):
+        probability = torch.softmax(predict(model, on_device.images, opt.batch_size), 1).cpu()
+        confidence, reading = (tensor.numpy() for tensor in probability.max(1))
+        misses = int((reading != truth).sum())
+        readings.append((reading, confidence))
+        results.append(
+            {
+                "weights": str(file),
+                "arch": checkpoint["arch"],
+                "epoch": checkpoint.get("epoch"),
+                "trained_on": checkpoint.get("data", {}).get("source", "unknown"),
+                "images": len(digits),
+                "accuracy": 1 - misses / len(digits),
+                "misses": misses,
+                "per_class": per_class(confusion_matrix(truth, reading, probability.shape[1])),
+            }
+        )
+    if len(results) > 1:
+        print(f"\n{'epoch':>5s}  {'accuracy':>8s}  {'misses':>6s}  checkpoint")
+        for row in sorted(results, key=lambda row: row["epoch"] or 0):
+            print(f"{row['epoch']!s:>5s}  {100 * row['accuracy']:7.2f}%  {row['misses']:6d}  {row['weights']}")
+    # Of several, the details are of best.pt (chosen by validation, not by this test), else of the last named.
+    chosen = next((k for k, file in enumerate(files) if file.name == "best.pt"), len(files) - 1)
+    row, (reading, confidence) = results[chosen], readings[chosen]
+    print(f"\n{row['weights']} ({row['arch']}, epoch {row['epoch']}, trained on {row['trained_on']})")
+    matrix = confusion_matrix(truth, reading, max(10, int(reading.max()) + 1))
+    print("\nconfusion (row: truth, column: reading)")
+    print("     " + "".join(f"{column:6d}" for column in range(matrix.shape[1])))
+    for digit, counts in enumerate(matrix):
+        print(f"{digit:4d} " + "".join(f"{n:6d}" if n else "     ." for n in counts))
+    print("\ndigit  images  misses   recall  precision")
+    for line in row["per_class"]:
+        print("{digit:5d}  {images:6d}  {misses:6d}  {recall:7.2%}  {precision:9.2%}".format(**line))
+    pictures = {
+        "confusion.png": draw_confusion(matrix),
+        "misread.png": draw_misread(digits.images.numpy(), truth, reading, confidence),
+    }
+    for name, picture in pictures.items():
+        write_image(opt.output / name, picture)
+    if opt.json:
+        write_text(opt.json, json.dumps({**row, "data": digits.source, "checkpoints": results}, indent=2) + "\n")
+    print(f"\npictures: {opt.output / 'confusion.png'}, {opt.output / 'misread.png'}")
+    print(f"accuracy {100 * row['accuracy']:.2f} %, {row['misses']} misses of {row['images']}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Test; the exit status."""
+    opt = options.parse(options.test_parser(), argv)
+    return run_script(lambda: test(opt))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,267 @@
+"""Train a network on MNIST: `python train.py` gives runs/<date and time>/best.pt.
+
+The result of the defaults stands in README.md, with the command that measured it. Two things differ from most scripts
+of this kind: the data set is one tensor on the device, so an epoch is arithmetic only; and the learning rate depends on
+the steps done, never on the epochs asked for, so that a run which is resumed, or made longer, is the run that it would
+have been.
+
+MNIST's test set is not looked at: best.pt is chosen on images kept apart from the training set.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
+
+import mnist
+import options
+from LeNet_5 import ARCHITECTURES, build, to_input
+from utils import (
+    UserError,
+    evaluate,
+    find_checkpoint,
+    load_checkpoint,
+    pick_device,
+    run_script,
+    save_checkpoint,
+    seed_everything,
+    write_text,
+)
+
+WARM_UP = 200  # steps over which the rate rises from 0: Adam's first steps are large, and here they kill units
+CHECK_EVERY = 100  # steps between looks at the loss; looking at each would make a GPU wait
+GUESSING = math.log(10)  # the loss of a network that says "each digit, one in ten"
+RESUME_KEEPS = ("data", "epochs", "name", "runs_dir", "device", "resume", "model_load_name", "save_every", "dry_run")
+
+
+def learning_rate(step: int, steps_an_epoch: int, highest: float, decay: float) -> float:
+    """The rate of step 0, 1, ...: a linear warm-up, and all the while a fall by the factor `decay` an epoch."""
+    return highest * min(1.0, (step + 1) / WARM_UP) * decay ** (step / steps_an_epoch)
+
+
+def pick_precision(name: str, device: torch.device) -> torch.dtype:
+    """The dtype of the multiplications. auto: bf16 where the hardware multiplies it natively, else fp32.
+
+    Without such hardware bf16 is emulated, and here an epoch took 7 times as long (benchmarks/).
+    """
+    if name == "auto":
+        amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+        native = torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else amx()
+        name = "bf16" if device.type in ("cuda", "cpu") and native else "fp32"
+    return {"bf16": torch.bfloat16, "fp32": torch.float32}[name]
+
+
+def check_loss(loss: float, step: int, rate: float) -> None:
+    """UserError when the loss says that training has failed: the article's lesson about rates set too high."""
+    advice = f"the learning rate is too high; start again with, say, --lr {rate / 10:.0e}"
+    if not math.isfinite(loss):
+        raise UserError(f"the loss is {loss} after {step} steps: {advice}")
+    if step >= 5 * CHECK_EVERY and loss > 0.95 * GUESSING:
+        raise UserError(f"after {step} steps the loss is still {loss:.2f}, no better than guessing: {advice}")
+
+
+class Trainer:
+    """What training carries from step to step; `state()` and `restore()` make it go on exactly where it was."""
+
+    def __init__(self, opt: options.Options, device: torch.device) -> None:
+        self.opt, self.device, self.epoch, self.step = opt, device, 0, 0
+        self.dtype = pick_precision(opt.precision, device)
+        self.model = build(opt.arch).to(device, memory_format=torch.channels_last)
+        self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(opt.ema), use_buffers=True)
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=opt.lr, weight_decay=opt.weight_decay, fused=device.type in ("cpu", "cuda")
+        )
+        self.random = torch.Generator().manual_seed(opt.seed)  # shuffling and augmentation: on the CPU, one for all
+
+    def train_batch(self, images: Tensor, labels: Tensor, rate: float) -> tuple[Tensor, Tensor]:
+        """One step on uint8 images n x 28 x 28 and labels n. Returns mean loss and number of hits, on the device."""
+        x = to_input(images)
+        if self.opt.augment == "affine":
+            x = mnist.augment_affine(x, self.random)
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32):
+            logits = self.model(x)
+            loss = functional.cross_entropy(logits, labels)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.average.update_parameters(self.model)
+        return loss.detach(), (logits.detach().argmax(1) == labels).sum()
+
+    def train_epoch(self, digits: mnist.Digits, most_steps: int | None = None) -> tuple[float, float]:
+        """One pass over the digits. Returns mean loss and accuracy (0..1). UserError when training has failed."""
+        self.model.train()
+        indices = list(mnist.batches(len(digits), self.opt.batch_size, self.random))[:most_steps]
+        losses, hits = torch.zeros(2, device=self.device)
+        bar = tqdm(indices, desc=f"epoch {self.epoch + 1}/{self.opt.epochs}", unit="batch", leave=False)
+        for done, index in enumerate(bar, 1):
+            rate = learning_rate(self.step, len(digits) // self.opt.batch_size or 1, self.opt.lr, self.opt.lr_decay)
+            index = index.to(self.device)
+            loss, right = self.train_batch(digits.images[index], digits.labels[index], rate)
+            losses += loss
+            hits += right
+            self.step += 1
+            if done % CHECK_EVERY == 0 or done == len(indices):
+                mean = losses.item() / done
+                check_loss(mean, self.step, self.opt.lr)
+                accuracy = hits.item() / (done * len(index))
+                bar.set_postfix_str(f"loss {mean:.4f}, accuracy {100 * accuracy:.2f} %, rate {rate:.1e}")
+        self.epoch += 1
+        return losses.item() / len(indices), hits.item() / sum(map(len, indices))
+
+    @property
+    def network(self) -> nn.Module:
+        """The network to be used and judged: the weights' moving average."""
+        return self.average.module if self.opt.ema else self.model
+
+    def state(self) -> dict:
+        """All that `restore` needs, as tensors and numbers."""
+        return {
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "random": self.random.get_state(),
+            "random_cpu": torch.get_rng_state(),
+        }
+
+    def restore(self, epoch: int, state: dict) -> None:
+        """Go on after `epoch` epochs from what `state` returned then."""
+        self.epoch, self.step = epoch, state["step"]
+        self.model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.random.set_state(state["random"])
+        torch.set_rng_state(state["random_cpu"])
+
+
+def start_or_resume(opt: options.Options) -> tuple[options.Options, Path, dict | None]:
+    """The run's options, its folder, and the checkpoint that it goes on from (None: from the start)."""
+    if opt.arch not in ARCHITECTURES:
+        raise UserError(f"--arch {opt.arch} is unknown; known: {', '.join(ARCHITECTURES)}")
+    if opt.resume is None:
+        run = opt.runs_dir / (opt.name or time.strftime("%Y-%m-%d_%H-%M-%S"))
+        if (run / "last.pt").exists() and not opt.dry_run:
+            raise UserError(f"{run} exists: go on with --resume {run}, or choose another --name")
+        return opt, run, None
+    source = opt.resume / opt.model_load_name if opt.model_load_name else opt.resume
+    file = find_checkpoint(source, "last.pt")
+    checkpoint = load_checkpoint(file)
+    if "training" not in checkpoint:
+        raise UserError(f"{file} has weights only and no training state; --resume needs a run's last.pt")
+    saved = options.Options(**checkpoint["options"])
+    for name in RESUME_KEEPS:  # where the run goes on may differ, what it is may not
+        if getattr(opt, name) != options.train_parser().get_default(name):
+            setattr(saved, name, getattr(opt, name))
+    saved.dry_run, saved.resume = opt.dry_run, opt.resume
+    if checkpoint["epoch"] >= saved.epochs:
+        done = checkpoint["epoch"]
+        raise UserError(f"{file} has its {done} epochs done; --epochs is the total: say --epochs {done + 1} or more")
+    return saved, file.parent, checkpoint
+
+
+def append_log(file: Path, row: dict) -> None:
+    """Add an epoch's row to log.csv; rows of the same and later epochs, from before a resume, go."""
+    rows = []
+    if file.exists():
+        with file.open(newline="") as old:
+            rows = [r for r in csv.DictReader(old) if int(r["epoch"]) < row["epoch"]]
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(row), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows([*rows, row])
+    write_text(file, text.getvalue())
+
+
+def train(opt: options.Options) -> None:
+    """Train as the options say. UserError: data, device, checkpoint, disk, or a loss that doesn't fall."""
+    began = time.perf_counter()
+    opt, run, checkpoint = start_or_resume(opt)
+    device = pick_device(opt.device)
+    print(opt.describe(options.train_parser()))
+    seed_everything(opt.seed)
+    digits = mnist.load(opt.data, train=True)
+    training, validation = mnist.split_validation(digits, opt.validation)
+    trainer = Trainer(opt, device)
+    best = 0.0
+    if checkpoint:
+        trainer.restore(checkpoint["epoch"], checkpoint["training"])
+        best = checkpoint["best"]
+    print(
+        f"{digits.source}: {len(training)} images to train on, {len(validation)} to validate; "
+        f"{opt.arch} in {str(trainer.dtype).split('.')[1]} on {device}"
+    )
+    training, validation = training.to(device), validation.to(device)
+
+    if opt.dry_run:
+        loss, _ = trainer.train_epoch(training, most_steps=3)
+        evaluate(trainer.network, validation.images[:500], validation.labels[:500])
+        print(f"dry run: three steps (loss {loss:.2f}) and a validation batch went well; nothing is written")
+        return
+
+    def save(name: str, accuracy: float, **more: object) -> None:
+        save_checkpoint(
+            run / name,
+            {
+                "arch": opt.arch,
+                "model": trainer.network.state_dict(),
+                "epoch": trainer.epoch,
+                "accuracy": accuracy,
+                "options": opt.as_dict(),
+                "data": {"source": digits.source, "train": len(training), "validation": len(validation)},
+                **more,
+            },
+        )
+
+    write_text(run / "options.json", json.dumps(opt.as_dict(), indent=2) + "\n")
+    if not checkpoint:
+        save("last.pt", 0.0, best=best, training=trainer.state())
+    try:
+        while trainer.epoch < opt.epochs:
+            start = time.perf_counter()
+            loss, accuracy = trainer.train_epoch(training)
+            seconds = time.perf_counter() - start
+            row = {"epoch": trainer.epoch, "train_loss": f"{loss:.5f}", "train_accuracy": f"{accuracy:.5f}"}
+            judged = accuracy
+            if len(validation):
+                validation_loss, misses = evaluate(trainer.network, validation.images, validation.labels)
+                judged = 1 - misses / len(validation)
+                row |= {"validation_loss": f"{validation_loss:.5f}", "validation_accuracy": f"{judged:.5f}"}
+                row["validation_misses"] = misses
+            row |= {"learning_rate": f"{trainer.optimizer.param_groups[0]['lr']:.2e}", "seconds": f"{seconds:.1f}"}
+            print("  ".join(f"{name} {value}" for name, value in row.items()))
+            is_best = not len(validation) or judged >= best  # of equals, the later
+            best = max(best, judged)
+            append_log(run / "log.csv", row)
+            if is_best:
+                save("best.pt", judged)
+            if opt.save_every and trainer.epoch % opt.save_every == 0:
+                save(f"epoch{trainer.epoch:03d}_{time.strftime('%Y-%m-%d_%H-%M-%S')}.pt", judged)
+            save("last.pt", judged, best=best, training=trainer.state())
+    except KeyboardInterrupt:
+        print(f"\nstopped after {trainer.epoch} whole epochs, saved; go on with: python train.py --resume {run}")
+        raise
+    print(f"done in {time.perf_counter() - began:.0f} s; now: python test.py --weights {run / 'best.pt'}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train; the exit status."""
+    opt = options.parse(options.train_parser(), argv)
+    return run_script(lambda: train(opt))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
