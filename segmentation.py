@@ -18,7 +18,9 @@ import cv2
 import numpy as np
 
 WORK_AREA = 1_000_000  # pixels: a page of writing at this size keeps its strokes at two pixels or more
+PEN = 2.3, 4.5  # the pen's thickness in MNIST's box of 20: its 5 % and 95 % quantiles
 PATCH, BOX = 28, 20  # MNIST: the digit fitted into 20 x 20, its centre of mass in the middle of 28 x 28
+RULING = 0.45  # of the picture's longer side: a straight line of that length is no digit's
 LEAST = 7  # pixels: the lowest raster in which ten digits differ (the 5 x 7 fonts)
 CONTRAST = 0.08  # of the paper's brightness: fainter than that is no ink to the eye either
 
@@ -43,7 +45,7 @@ class Part:
 
     box: tuple[int, int, int, int]  # x0, y0, x1, y1
     mask: np.ndarray  # (y1 - y0) x (x1 - x0) uint8, 255 where its ink is
-    hull: np.ndarray  # points (x, y) around it: its projection in any direction is theirs
+    outline: np.ndarray  # points (x, y) around it: its projection in any direction is theirs
     stroke: float  # thickness in pixels
 
     @property
@@ -69,8 +71,9 @@ def segment(image: np.ndarray, single: bool = False, stages: dict | None = None)
     scale = page.shape[1] / image.shape[1]
     ink = _ink(page)
     parts = _parts(ink, stages)
-    stages.update(page=page, ink=ink, parts=parts)
+    stages.update(page=page, ink=ink)
     rows = _rows(_join(parts))
+    stages["digits"] = [digit for row, _ in rows for digit in row]
     digits = [(digit, number, slope) for number, (row, slope) in enumerate(rows) for digit in row]
     if not digits:
         return Segments()
@@ -140,34 +143,51 @@ def _stroke_bound(dark: np.ndarray) -> int:
 
 def _parts(ink: np.ndarray, stages: dict) -> list[Part]:
     """Connected ink that may be strokes of digits."""
+    mask, seeds = _mask(ink)
+    stages["mask"] = mask
+    parts, thickness = _connected(mask, seeds)
+    rulings = _rulings(mask, thickness, parts)
+    if rulings is not None:
+        stages["rulings"] = rulings
+        left = _connected(cv2.subtract(mask, rulings), seeds)
+        parts, thickness = left if left[0] else (parts, thickness)  # nothing but a line: it is a 1
+    stages["thickness"] = thickness
+    return _without_frames(parts)
+
+
+def _mask(ink: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Two H x W pictures, not 0 where there may be ink and where it is strong: a part needs both."""
     paper = float(np.median(ink))
     noise = 1.4826 * float(np.median(cv2.absdiff(ink, np.full_like(ink, round(paper)))))
     floor = paper + max(6 * noise, CONTRAST * 255)
     strong = ink[ink > floor]
     if not len(strong):
-        return []
+        return np.zeros_like(ink), np.zeros_like(ink)
     level, _ = cv2.threshold(strong, 0, 255, cv2.THRESH_OTSU)
     pen = float(strong[strong > level].mean()) if (strong > level).any() else float(level)
     mask = cv2.threshold(ink, max(floor, paper + 0.4 * (pen - paper)), 255, cv2.THRESH_BINARY)[1]
+    seeds = cv2.threshold(ink, paper + 0.65 * (pen - paper), 1, cv2.THRESH_BINARY)[1]
+    return mask, seeds
+
+
+def _connected(mask: np.ndarray, seeds: np.ndarray) -> tuple[list[Part], float]:
+    """The connected parts of the mask that reach a seed and are like strokes, and the pen's thickness in pixels."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     inside = np.flatnonzero(mask)
     label = labels.ravel()[inside]
     area = np.maximum(stats[:, cv2.CC_STAT_AREA], 1)
     distance = cv2.distanceTransform(mask, cv2.DIST_L2, 3).ravel()[inside]
-    stroke = 4 * np.bincount(label, distance, count) / area  # the mean distance to the rim of a bar is a quarter of it
-    seeded = np.bincount(label, ink.ravel()[inside] > paper + 0.65 * (pen - paper), count) > 0
-    x, y, w, h = stats[:, :4].T
-    length = np.hypot(w, h)
-    keep = seeded & (np.maximum(w, h) >= LEAST)
-    keep[0] = False
-    stages["mask"] = mask
+    stroke = np.maximum(
+        4 * np.bincount(label, distance, count) / area, 1
+    )  # the mean distance to the rim of a bar is a quarter of it
+    keep = np.bincount(label, seeds.ravel()[inside], count) > 0
+    keep &= np.maximum(stats[:, 2], stats[:, 3]) >= LEAST
+    keep &= area >= 3 * stroke**2  # a stroke is longer than thick; a square dot has 2.2, a round one 1.8
     if not keep.any():
-        return []
-    thickness = _weighted_median(stroke[keep], (area / stroke.clip(1))[keep])
-    keep &= length >= 3 * thickness
+        return [], 1.0
+    thickness = _weighted_median(stroke[keep], (area / stroke)[keep])
     keep &= stroke <= 3 * thickness
-    stages["thickness"] = thickness
-    return [_part(labels, i, stats[i], float(stroke[i])) for i in np.flatnonzero(keep)]
+    return [_part(labels, i, stats[i], float(stroke[i])) for i in np.flatnonzero(keep)], thickness
 
 
 def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
@@ -179,17 +199,100 @@ def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
 def _part(labels: np.ndarray, i: int, stat: np.ndarray, stroke: float) -> Part:
     x, y, w, h = (int(n) for n in stat[:4])
     mask = (labels[y : y + h, x : x + w] == i).astype(np.uint8) * 255
-    return Part((x, y, x + w, y + h), mask, _hull(mask, x, y), stroke)
-
-
-def _hull(mask: np.ndarray, x: int, y: int) -> np.ndarray:
     contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    return cv2.convexHull(np.concatenate(contours))[:, 0] + (x, y)
+    return Part((x, y, x + w, y + h), mask, np.concatenate(contours)[:, 0] + (x, y), stroke)
+
+
+def _rulings(mask: np.ndarray, thickness: float, parts: list[Part]) -> np.ndarray | None:
+    """Long straight thin lines of the mask (rulings, grids, margins), without the pixels where digits cross them."""
+    least = max(mask.shape) * RULING
+    found = np.zeros_like(mask)
+    if any(part.width > least / 2 for part in parts):
+        found |= _level_lines(mask, thickness, least)
+    if any(part.height > least / 2 for part in parts):
+        found |= _level_lines(mask.T.copy(), thickness, least).T
+    return found if found.any() else None
+
+
+def _level_lines(mask: np.ndarray, thickness: float, least: float) -> np.ndarray:
+    """The nearly level lines that are at least that long."""
+    lines = np.zeros_like(mask)
+    length = max(round(8 * thickness), 9)
+    swollen = cv2.dilate(mask, np.ones((3, 1), np.uint8))  # a sloped line's runs get long enough
+    runs = cv2.morphologyEx(swollen, cv2.MORPH_OPEN, np.ones((1, length), np.uint8))
+    bridged = cv2.dilate(runs, np.ones((1, length), np.uint8))
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(bridged, connectivity=8)
+    for i in range(1, count):
+        x, y, w, h, _ = stats[i]
+        if w - length < least or h > w / 3:
+            continue
+        line = cv2.bitwise_and(runs[y : y + h, x : x + w], (labels[y : y + h, x : x + w] == i).astype(np.uint8) * 255)
+        columns = np.flatnonzero(line.any(axis=0))
+        span = columns[-1] + 1 - columns[0]
+        thick = np.count_nonzero(line) / len(columns) - 2
+        through = x + columns[0] <= length and x + columns[-1] >= mask.shape[1] - length
+        if len(columns) >= 0.7 * span and thick <= 2 * thickness and (through or span >= 40 * thick):
+            lines[y : y + h, x : x + w] |= line
+    tall = max(3, round(2 * thickness)) + 1
+    crossing = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((tall, 1), np.uint8))
+    return cv2.subtract(cv2.bitwise_and(lines, mask), crossing)
+
+
+def _without_frames(parts: list[Part]) -> list[Part]:
+    """The parts without those that have another one wholly inside: boxes and circles drawn around digits."""
+    if len(parts) < 2:
+        return parts
+    boxes = np.array([part.box for part in parts])
+    margin = np.array([part.stroke for part in parts])[:, None]
+    inside = (boxes[None, :, :2] > boxes[:, None, :2] + margin[..., None]).all(axis=2)
+    inside &= (boxes[None, :, 2:] < boxes[:, None, 2:] - margin[..., None]).all(axis=2)
+    heights = boxes[:, 3] - boxes[:, 1]
+    inside &= heights[None] > 0.2 * heights[:, None]
+    return [part for part, others in zip(parts, inside) if not others.any()]
 
 
 def _join(parts: list[Part]) -> list[Part]:
     """Strokes of one digit that came apart, joined again."""
+    parts = list(parts)
+    if not parts:
+        return []
+    tall = np.array([part.height for part in parts], float)
+    typical = _weighted_median(tall, tall) if len(parts) > 3 else np.inf
+    done = False
+    while not done:
+        done = True
+        boxes = np.array([part.box for part in parts])
+        for i, j in _near(boxes):
+            if _one_digit(parts[i], parts[j], typical):
+                parts[i] = _merge(parts[i], parts[j])
+                del parts[j]
+                done = False
+                break
     return parts
+
+
+def _near(boxes: np.ndarray) -> list[tuple[int, int]]:
+    """Pairs of boxes that are closer than a fifth of the taller's height, the nearest first."""
+    gap = np.maximum(boxes[:, None, :2] - boxes[None, :, 2:], boxes[None, :, :2] - boxes[:, None, 2:]).max(axis=2)
+    heights = boxes[:, 3] - boxes[:, 1]
+    first, second = np.nonzero(np.triu(gap < 0.2 * np.maximum(heights[:, None], heights[None]), 1))
+    order = np.argsort(gap[first, second])
+    return list(zip(first[order].tolist(), second[order].tolist()))
+
+
+def _one_digit(a: Part, b: Part, typical: float) -> bool:
+    """Whether two parts are strokes of one digit: close, one above the other or one a fragment, not too tall joined."""
+    low, high = sorted((a.height, b.height))
+    stroke = max(a.stroke, b.stroke)
+    if max(a.box[3], b.box[3]) - min(a.box[1], b.box[1]) > 1.35 * max(typical, high):
+        return False
+    if low > 0.8 * typical:
+        return False
+    gap = np.sqrt(((a.outline[:, None] - b.outline[None]) ** 2).sum(axis=2).min())
+    shared = min(a.box[2], b.box[2]) - max(a.box[0], b.box[0])
+    if shared >= 0.5 * min(a.width, b.width):
+        return gap <= max(2 * stroke, 0.12 * high)
+    return low < 0.5 * high and gap <= 1.5 * stroke
 
 
 def _merge(a: Part, b: Part) -> Part:
@@ -199,8 +302,7 @@ def _merge(a: Part, b: Part) -> Part:
     for part in (a, b):
         left, top, right, bottom = part.box
         mask[top - y0 : bottom - y0, left - x0 : right - x0] |= part.mask
-    hull = cv2.convexHull(np.concatenate([a.hull, b.hull]).astype(np.int32))[:, 0]
-    return Part((x0, y0, x1, y1), mask, hull, max(a.stroke, b.stroke))
+    return Part((x0, y0, x1, y1), mask, np.concatenate([a.outline, b.outline]), max(a.stroke, b.stroke))
 
 
 # 3. Rows and columns
@@ -208,8 +310,8 @@ def _merge(a: Part, b: Part) -> Part:
 
 def _extents(parts: list[Part], angles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The projections of N parts on the normals of A slopes (radians): two A x N arrays, first and last."""
-    points = np.concatenate([part.hull for part in parts])
-    starts = np.cumsum([0] + [len(part.hull) for part in parts[:-1]])
+    points = np.concatenate([part.outline for part in parts])
+    starts = np.cumsum([0] + [len(part.outline) for part in parts[:-1]])
     across = np.outer(np.cos(angles), points[:, 1]) - np.outer(np.sin(angles), points[:, 0])
     return np.minimum.reduceat(across, starts, axis=1), np.maximum.reduceat(across, starts, axis=1)
 
@@ -261,21 +363,81 @@ def _patch(ink: np.ndarray, digit: Part, slope: float) -> np.ndarray:
     grey = cv2.bitwise_and(ink[y0:y1, x0:x1], cv2.dilate(digit.mask, np.ones((3, 3), np.uint8)))
     level = max(1.0, float(cv2.mean(grey, digit.mask)[0]))
     turn = np.array([[np.cos(slope), np.sin(slope)], [-np.sin(slope), np.cos(slope)]])
-    around = (digit.hull - (x0, y0)) @ turn.T
-    extent = float((around.max(axis=0) - around.min(axis=0)).max()) + 1
-    scale = BOX / extent
-    if scale < 0.5:  # warpAffine looks at four pixels only: average over areas first
-        size = [max(1, round(2 * scale * n)) for n in grey.shape[::-1]]
+    around = (digit.outline - (x0, y0)) @ turn.T
+    extent = float(np.ptp(around, axis=0).max()) + 1
+    # The pen that MNIST's digits are written with is 2 to 4.5 pixels thick in their box of 20.
+    thick = digit.stroke * BOX / extent
+    grow = np.clip(thick, *PEN) - thick
+    fine = 4  # the patch is drawn that much finer first, and averaged
+    scale = fine * (BOX - grow) / extent
+    if scale < 1:  # warpAffine looks at four pixels only: average over areas first
+        size = [max(1, round(scale * n)) for n in grey.shape[::-1]]
         turn = turn @ np.diag([grey.shape[1] / size[0], grey.shape[0] / size[1]])
         grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
     grey = cv2.convertScaleAbs(grey, alpha=255 / level)
     moments = cv2.moments(grey)
     mass = np.array([moments["m10"], moments["m01"]]) / max(moments["m00"], 1)
     linear = scale * turn
-    offset = (PATCH - 1) / 2 - linear @ mass
-    return cv2.warpAffine(grey, np.hstack([linear, offset[:, None]]), (PATCH, PATCH), flags=cv2.INTER_LINEAR)
+    offset = (fine * PATCH - 1) / 2 - linear @ mass
+    drawn = cv2.warpAffine(grey, np.hstack([linear, offset[:, None]]), (fine * PATCH, fine * PATCH))
+    side = 1 + round(abs(grow) * fine)
+    if side > 1:
+        pen = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+        drawn = cv2.dilate(drawn, pen) if grow > 0 else cv2.erode(drawn, pen)
+    return cv2.resize(drawn, (PATCH, PATCH), interpolation=cv2.INTER_AREA)
+
+
+# 5. What happened
 
 
 def contact_sheet(image: np.ndarray, segments: Segments, stages: dict) -> np.ndarray:
-    """One BGR picture of every stage."""
-    return image
+    """One BGR picture that shows why a digit was found or missed.
+
+    Above: the picture, the ink with the light divided out, the mask. Below: the mask with its row and column profiles
+    (rulings red, what was dropped grey), the boxes in reading order, the patches. `stages` is what `segment` filled.
+    """
+    if "page" not in stages:
+        return np.zeros((1, 1, 3), np.uint8) if image.size == 0 else _shrink(image)
+    page, mask, kept = stages["page"], stages["mask"], np.zeros_like(stages["mask"])
+    for part in stages["digits"]:
+        x0, y0, x1, y1 = part.box
+        kept[y0:y1, x0:x1] |= part.mask
+    profiled = np.full((*mask.shape, 3), 255, np.uint8)
+    profiled[mask > 0] = (190, 190, 190)
+    if "rulings" in stages:
+        profiled[stages["rulings"] > 0] = (0, 0, 255)
+    profiled[kept > 0] = 0
+    rows, columns = kept.mean(axis=1), kept.mean(axis=0)
+    margin = max(8, min(mask.shape) // 6)
+    profiled = cv2.copyMakeBorder(profiled, 0, margin, 0, margin, cv2.BORDER_CONSTANT, value=(235, 235, 235))
+    for y, n in enumerate(rows / max(rows.max(), 1) * (margin - 2)):
+        profiled[y, mask.shape[1] : mask.shape[1] + round(n)] = (200, 80, 0)
+    for x, n in enumerate(columns / max(columns.max(), 1) * (margin - 2)):
+        profiled[mask.shape[0] : mask.shape[0] + round(n), x] = (200, 80, 0)
+    boxed = page.copy()
+    scale = page.shape[1] / image.shape[1]
+    colours = ((0, 0, 230), (230, 80, 0), (0, 150, 0), (190, 0, 190))  # a colour a line
+    for (x, y, w, h), line in zip((segments.boxes * scale).round().astype(int).tolist(), segments.lines):
+        cv2.rectangle(boxed, (x, y), (x + w, y + h), colours[line % 4], max(1, min(page.shape[:2]) // 300))
+    across = max(1, int(np.ceil(np.sqrt(len(segments.patches) * page.shape[1] / page.shape[0]))))
+    tiles = np.zeros((-(-max(1, len(segments.patches)) // across), across, PATCH, PATCH), np.uint8)
+    tiles.reshape(-1, PATCH, PATCH)[: len(segments.patches)] = segments.patches
+    tiles = tiles.transpose(0, 2, 1, 3).reshape(tiles.shape[0] * PATCH, -1)
+    panels = [page, cv2.bitwise_not(stages["ink"]), cv2.bitwise_not(mask), profiled, boxed, tiles]
+    names = ["picture", "ink", "mask", "parts and profiles", "boxes", "patches"]
+    cells = [_panel(panel, name, page.shape) for panel, name in zip(panels, names)]
+    return np.vstack([np.hstack(cells[:3]), np.hstack(cells[3:])])
+
+
+def _panel(picture: np.ndarray, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The picture fitted into a titled panel; all panels of a page are of one size."""
+    height, width = (max(1, round(n * 600 / max(shape[:2]))) for n in shape[:2])
+    if picture.ndim == 2:
+        picture = cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR)
+    scale = min(width / picture.shape[1], height / picture.shape[0])
+    size = [max(1, int(n * scale)) for n in picture.shape[1::-1]]
+    panel = np.full((height + 28, max(width, 160) + 8, 3), 235, np.uint8)
+    small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST)
+    panel[24 : 24 + size[1], 4 : 4 + size[0]] = small
+    cv2.putText(panel, name, (4, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (60, 60, 60), 1, cv2.LINE_AA)
+    return panel
