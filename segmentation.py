@@ -39,7 +39,7 @@ class Segments:
         return (np.arange(len(self.lines)) - np.searchsorted(self.lines, self.lines)).astype(np.int32)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Part:
     """Connected ink of the working picture: a stroke, several, or (joined) a whole digit."""
 
@@ -143,31 +143,38 @@ def _stroke_bound(dark: np.ndarray) -> int:
 
 def _parts(ink: np.ndarray, stages: dict) -> list[Part]:
     """Connected ink that may be strokes of digits."""
-    mask, seeds = _mask(ink)
-    stages["mask"] = mask
+    faint, mask, seeds = _masks(ink)
+    stages["mask"] = mask.copy()
     parts, thickness = _connected(mask, seeds)
-    rulings = _rulings(mask, thickness, parts)
+    frames = _frames(parts)
+    for frame in frames:
+        x0, y0, x1, y1 = frame.box
+        for picture in (faint, mask):
+            picture[y0:y1, x0:x1] &= ~cv2.dilate(frame.mask, np.ones((3, 3), np.uint8))
+    parts = [part for part in parts if part not in frames]
+    rulings = _rulings(mask, faint, thickness)
     if rulings is not None:
         stages["rulings"] = rulings
         left = _connected(cv2.subtract(mask, rulings), seeds)
         parts, thickness = left if left[0] else (parts, thickness)  # nothing but a line: it is a 1
     stages["thickness"] = thickness
-    return _without_frames(parts)
+    return parts
 
 
-def _mask(ink: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two H x W pictures, not 0 where there may be ink and where it is strong: a part needs both."""
+def _masks(ink: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Three H x W masks of rising strength: more than noise, ink, and strong ink that a part must have somewhere."""
     paper = float(np.median(ink))
     noise = 1.4826 * float(np.median(cv2.absdiff(ink, np.full_like(ink, round(paper)))))
     floor = paper + max(6 * noise, CONTRAST * 255)
     strong = ink[ink > floor]
     if not len(strong):
-        return np.zeros_like(ink), np.zeros_like(ink)
+        return (np.zeros_like(ink),) * 3
     level, _ = cv2.threshold(strong, 0, 255, cv2.THRESH_OTSU)
     pen = float(strong[strong > level].mean()) if (strong > level).any() else float(level)
     mask = cv2.threshold(ink, max(floor, paper + 0.4 * (pen - paper)), 255, cv2.THRESH_BINARY)[1]
     seeds = cv2.threshold(ink, paper + 0.65 * (pen - paper), 1, cv2.THRESH_BINARY)[1]
-    return mask, seeds
+    faint = cv2.threshold(ink, floor, 255, cv2.THRESH_BINARY)[1]
+    return faint, mask, seeds
 
 
 def _connected(mask: np.ndarray, seeds: np.ndarray) -> tuple[list[Part], float]:
@@ -199,56 +206,73 @@ def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
 def _part(labels: np.ndarray, i: int, stat: np.ndarray, stroke: float) -> Part:
     x, y, w, h = (int(n) for n in stat[:4])
     mask = (labels[y : y + h, x : x + w] == i).astype(np.uint8) * 255
+    return Part((x, y, x + w, y + h), mask, _outline(mask) + (x, y), stroke)
+
+
+def _outline(mask: np.ndarray) -> np.ndarray:
     contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    return Part((x, y, x + w, y + h), mask, np.concatenate(contours)[:, 0] + (x, y), stroke)
+    return np.concatenate(contours)[:, 0]
 
 
-def _rulings(mask: np.ndarray, thickness: float, parts: list[Part]) -> np.ndarray | None:
-    """Long straight thin lines of the mask (rulings, grids, margins), without the pixels where digits cross them."""
+def _rulings(mask: np.ndarray, faint: np.ndarray, thickness: float) -> np.ndarray | None:
+    """Long straight thin lines of the mask (rulings, grids, margins), without the pixels where digits cross them.
+
+    They are looked for in the faint mask, where they have fewer gaps.
+    """
     least = max(mask.shape) * RULING
-    found = np.zeros_like(mask)
-    if any(part.width > least / 2 for part in parts):
-        found |= _level_lines(mask, thickness, least)
-    if any(part.height > least / 2 for part in parts):
-        found |= _level_lines(mask.T.copy(), thickness, least).T
+    level = _level_lines(mask, faint, thickness, least)
+    upright = _level_lines(mask.T.copy(), faint.T.copy(), thickness, least).T
+    found = cv2.bitwise_or(level, np.ascontiguousarray(upright))
     return found if found.any() else None
 
 
-def _level_lines(mask: np.ndarray, thickness: float, least: float) -> np.ndarray:
-    """The nearly level lines that are at least that long."""
-    lines = np.zeros_like(mask)
+def _level_lines(mask: np.ndarray, faint: np.ndarray, thickness: float, least: float) -> np.ndarray:
+    """The pixels of nearly level lines that are at least that long."""
+    height, width = mask.shape
+    band = np.zeros_like(mask)
     length = max(round(8 * thickness), 9)
-    swollen = cv2.dilate(mask, np.ones((3, 1), np.uint8))  # a sloped line's runs get long enough
+    swollen = cv2.dilate(faint, np.ones((3, 1), np.uint8))  # a sloped line's runs get long enough
     runs = cv2.morphologyEx(swollen, cv2.MORPH_OPEN, np.ones((1, length), np.uint8))
     bridged = cv2.dilate(runs, np.ones((1, length), np.uint8))
     count, labels, stats, _ = cv2.connectedComponentsWithStats(bridged, connectivity=8)
-    for i in range(1, count):
-        x, y, w, h, _ = stats[i]
-        if w - length < least or h > w / 3:
+    thickest = 0.0
+    for i in np.flatnonzero((stats[1:, 2] - length >= least) & (stats[1:, 3] <= stats[1:, 2] / 3)) + 1:
+        x, y, w, h = (int(n) for n in stats[i, :4])
+        line = (runs[y : y + h, x : x + w] > 0) & (labels[y : y + h, x : x + w] == i)
+        rows, columns = np.nonzero(line)
+        first, last, filled = columns.min(), columns.max(), line.any(axis=0).sum()
+        thick = max(1.0, len(columns) / filled - 2)
+        through = x + first <= length and x + last >= width - length
+        if filled < 0.7 * (last - first) or thick > 2 * thickness or not (through or last - first >= 40 * thick):
             continue
-        line = cv2.bitwise_and(runs[y : y + h, x : x + w], (labels[y : y + h, x : x + w] == i).astype(np.uint8) * 255)
-        columns = np.flatnonzero(line.any(axis=0))
-        span = columns[-1] + 1 - columns[0]
-        thick = np.count_nonzero(line) / len(columns) - 2
-        through = x + columns[0] <= length and x + columns[-1] >= mask.shape[1] - length
-        if len(columns) >= 0.7 * span and thick <= 2 * thickness and (through or span >= 40 * thick):
-            lines[y : y + h, x : x + w] |= line
-    tall = max(3, round(2 * thickness)) + 1
-    crossing = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((tall, 1), np.uint8))
-    return cv2.subtract(cv2.bitwise_and(lines, mask), crossing)
+        fit = np.polyfit(columns, rows, 2 if through else 1)
+        along = np.arange(-x, width - x, max(1, width // 64))
+        points = np.stack([along + x, np.polyval(fit, along) + y], axis=1)
+        cv2.polylines(band, [np.rint(points).astype(np.int32)], False, 255, round(thick) + 3)
+        thickest = max(thickest, thick)
+    if not thickest:
+        return band
+    lines = cv2.bitwise_and(band, mask)
+    crossing = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((round(1.5 * thickest) + 3, 1), np.uint8))
+    return cv2.subtract(lines, crossing)
 
 
-def _without_frames(parts: list[Part]) -> list[Part]:
-    """The parts without those that have another one wholly inside: boxes and circles drawn around digits."""
+def _frames(parts: list[Part]) -> list[Part]:
+    """The boxes and circles drawn around others: parts with another one wholly inside and no ink of their own there."""
     if len(parts) < 2:
-        return parts
+        return []
     boxes = np.array([part.box for part in parts])
     margin = np.array([part.stroke for part in parts])[:, None]
     inside = (boxes[None, :, :2] > boxes[:, None, :2] + margin[..., None]).all(axis=2)
     inside &= (boxes[None, :, 2:] < boxes[:, None, 2:] - margin[..., None]).all(axis=2)
     heights = boxes[:, 3] - boxes[:, 1]
     inside &= heights[None] > 0.2 * heights[:, None]
-    return [part for part, others in zip(parts, inside) if not others.any()]
+    frames = []
+    for part, others in zip(parts, inside):
+        middle = part.mask[part.height // 4 : -(part.height // 4), part.width // 4 : -(part.width // 4)]
+        if others.any() and not middle.any():
+            frames.append(part)
+    return frames
 
 
 def _join(parts: list[Part]) -> list[Part]:
@@ -350,8 +374,49 @@ def _rows(parts: list[Part]) -> list[tuple[list[Part], float]]:
     rows = []
     for group in np.split(order, cuts):
         row = sorted((parts[i] for i in group), key=lambda part: part.box[0] + part.box[2])
-        rows.append((row, slope))
+        row = [piece for part in _digits_only(row) for piece in _cut(part)]
+        if row:
+            rows.append((row, slope))
     return rows
+
+
+def _digits_only(row: list[Part]) -> list[Part]:
+    """A line without its minus signs, dots and commas: written with the same pen, but much lower than its digits."""
+    heights = np.array([part.height for part in row], float)
+    typical = _weighted_median(heights, heights)
+    pen = _weighted_median(np.array([part.stroke for part in row]), heights)
+    return [
+        part
+        for part in row
+        if not (part.height < 0.4 * typical and part.stroke > 0.5 * pen)
+        and not (part.width > 2 * part.height and part.height < 4 * part.stroke)
+    ]
+
+
+def _cut(part: Part) -> list[Part]:
+    """Touching digits cut where the part's outline is low between two that are tall."""
+    if part.width < 1.15 * part.height:
+        return [part]
+    filled = part.mask > 0
+    extent = part.height - filled.argmax(axis=0) - filled[::-1].argmax(axis=0)
+    extent = np.where(filled.any(axis=0), extent, 0)
+    before, after = np.maximum.accumulate(extent), np.maximum.accumulate(extent[::-1])[::-1]
+    valley = np.minimum(before, after) - extent
+    valley[np.minimum(before, after) < 0.6 * part.height] = 0
+    x = int(valley.argmax())
+    if valley[x] < 0.35 * part.height:
+        return [part]
+    halves = [_slice(part, 0, x), _slice(part, x, part.width)]
+    return [piece for half in halves for piece in _cut(half)]
+
+
+def _slice(part: Part, left: int, right: int) -> Part:
+    """The part between two of its columns."""
+    mask = part.mask[:, left:right]
+    x, y, w, h = cv2.boundingRect(mask)
+    x0, y0 = part.box[0] + left + x, part.box[1] + y
+    mask = mask[y : y + h, x : x + w]
+    return Part((x0, y0, x0 + w, y0 + h), mask, _outline(mask) + (x0, y0), part.stroke)
 
 
 # 4. Patches
