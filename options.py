@@ -193,9 +193,8 @@ def train_parser() -> Parser:
         "--epochs",
         "--EPOCH",
         type=positive_int,
-        default=7,
         metavar="N",
-        help="passes over the training set, in all; --EPOCH is an alias (default: %(default)s)",
+        help="passes over the training set, in all; --EPOCH is an alias (default: 7; 60 of the embedded subset)",
     )
     learning.add_argument(
         "--batch_size", type=positive_int, default=128, metavar="N", help="images a step (default: %(default)s)"
@@ -208,7 +207,7 @@ def train_parser() -> Parser:
         type=fraction,
         default=0.6,
         metavar="X",
-        help="the rate falls smoothly by this factor an epoch (default: %(default)s)",
+        help="the rate falls smoothly by this factor per 60,000 images (default: %(default)s)",
     )
     learning.add_argument(
         "--weight_decay", type=float, default=0.01, metavar="X", help="AdamW's weight decay (default: %(default)s)"
@@ -347,6 +346,14 @@ def realtime_parser() -> Parser:
 def parse(parser: Parser, argv: Sequence[str] | None = None) -> Options:
     """The options on the command line (`argv` without the script's name; None: sys.argv). Exits with 2 on a bad one."""
     return parser.parse_args(argv, namespace=Options())
+
+
+def given(parser: Parser, argv: Sequence[str] | None = None) -> set[str]:
+    """The names of the options that stand on the command line, whatever their values."""
+    unset = object()
+    marked = argparse.Namespace(**{action.dest: unset for action in parser._actions})  # so no default is filled in
+    parser.parse_args(argv, namespace=marked)
+    return {name for name, value in vars(marked).items() if value is not unset}
 
 
 def weights_paths(opt: Options) -> list[Path]:

@@ -16,13 +16,13 @@ import json
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 import mnist
@@ -40,15 +40,29 @@ from utils import (
     write_text,
 )
 
-WARM_UP = 200  # steps over which the rate rises from 0: Adam's first steps are large, and here they kill units
+EPOCHS, EPOCHS_OF_SUBSET = 7, 60  # unless --epochs says so; an epoch of the embedded subset is a 15th of MNIST's
+WARM_UP = 100  # steps over which the rate rises from 0: Adam's first steps are large, and here they kill units
+AN_EPOCH = 60_000  # images; the schedule counts images seen, so it is the same for data sets of any size
 CHECK_EVERY = 100  # steps between looks at the loss; looking at each would make a GPU wait
 GUESSING = math.log(10)  # the loss of a network that says "each digit, one in ten"
-RESUME_KEEPS = ("data", "epochs", "name", "runs_dir", "device", "resume", "model_load_name", "save_every", "dry_run")
+# What may be said anew on --resume: where and how far a run goes on, not what it is.
+RESUME_CHANGES = {"data", "epochs", "device", "resume", "model_load_name", "save_every", "dry_run"}
 
 
-def learning_rate(step: int, steps_an_epoch: int, highest: float, decay: float) -> float:
-    """The rate of step 0, 1, ...: a linear warm-up, and all the while a fall by the factor `decay` an epoch."""
-    return highest * min(1.0, (step + 1) / WARM_UP) * decay ** (step / steps_an_epoch)
+def learning_rate(step: int, batch_size: int, highest: float, decay: float) -> float:
+    """The rate of step 0, 1, ...: a linear warm-up, and all the while a fall by the factor `decay` per 60,000 images."""
+    return highest * min(1.0, (step + 1) / WARM_UP) * decay ** (step * batch_size / AN_EPOCH)
+
+
+def moving_average(keep: float) -> Callable:
+    """AveragedModel's rule: an exponential moving average, short at first so that early weights are soon forgotten."""
+
+    @torch.no_grad()
+    def update(averages: Sequence[Tensor], weights: Sequence[Tensor], count: Tensor) -> None:
+        n = int(count)
+        torch._foreach_lerp_(averages, weights, 1 - min(keep, (n + 1) / (n + 10)))
+
+    return update
 
 
 def pick_precision(name: str, device: torch.device) -> torch.dtype:
@@ -68,7 +82,7 @@ def check_loss(loss: float, step: int, rate: float) -> None:
     advice = f"the learning rate is too high; start again with, say, --lr {rate / 10:.0e}"
     if not math.isfinite(loss):
         raise UserError(f"the loss is {loss} after {step} steps: {advice}")
-    if step >= 5 * CHECK_EVERY and loss > 0.95 * GUESSING:
+    if step >= 1.5 * CHECK_EVERY and loss > 0.95 * GUESSING:
         raise UserError(f"after {step} steps the loss is still {loss:.2f}, no better than guessing: {advice}")
 
 
@@ -79,7 +93,7 @@ class Trainer:
         self.opt, self.device, self.epoch, self.step = opt, device, 0, 0
         self.dtype = pick_precision(opt.precision, device)
         self.model = build(opt.arch).to(device, memory_format=torch.channels_last)
-        self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(opt.ema), use_buffers=True)
+        self.average = AveragedModel(self.model, multi_avg_fn=moving_average(opt.ema))
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=opt.lr, weight_decay=opt.weight_decay, fused=device.type in ("cpu", "cuda")
         )
@@ -108,7 +122,7 @@ class Trainer:
         losses, hits = torch.zeros(2, device=self.device)
         bar = tqdm(indices, desc=f"epoch {self.epoch + 1}/{self.opt.epochs}", unit="batch", leave=False)
         for done, index in enumerate(bar, 1):
-            rate = learning_rate(self.step, len(digits) // self.opt.batch_size or 1, self.opt.lr, self.opt.lr_decay)
+            rate = learning_rate(self.step, self.opt.batch_size, self.opt.lr, self.opt.lr_decay)
             index = index.to(self.device)
             loss, right = self.train_batch(digits.images[index], digits.labels[index], rate)
             losses += loss
@@ -148,8 +162,11 @@ class Trainer:
         torch.set_rng_state(state["random_cpu"])
 
 
-def start_or_resume(opt: options.Options) -> tuple[options.Options, Path, dict | None]:
-    """The run's options, its folder, and the checkpoint that it goes on from (None: from the start)."""
+def start_or_resume(opt: options.Options, given: set[str]) -> tuple[options.Options, Path, dict | None]:
+    """The run's options, its folder, and the checkpoint that it goes on from (None: from the start).
+
+    `given`: the options that stand on the command line. UserError: unknown network, run that exists, nothing to resume.
+    """
     if opt.arch not in ARCHITECTURES:
         raise UserError(f"--arch {opt.arch} is unknown; known: {', '.join(ARCHITECTURES)}")
     if opt.resume is None:
@@ -162,11 +179,12 @@ def start_or_resume(opt: options.Options) -> tuple[options.Options, Path, dict |
     checkpoint = load_checkpoint(file)
     if "training" not in checkpoint:
         raise UserError(f"{file} has weights only and no training state; --resume needs a run's last.pt")
-    saved = options.Options(**checkpoint["options"])
-    for name in RESUME_KEEPS:  # where the run goes on may differ, what it is may not
-        if getattr(opt, name) != options.train_parser().get_default(name):
-            setattr(saved, name, getattr(opt, name))
-    saved.dry_run, saved.resume = opt.dry_run, opt.resume
+    if given - RESUME_CHANGES:
+        fixed = " ".join(sorted(f"--{name}" for name in given - RESUME_CHANGES))
+        raise UserError(f"--resume goes on with the run's own options; leave out {fixed}, or start a new run")
+    saved = options.Options(**{**vars(opt), **checkpoint["options"]})
+    for name in given | {"resume", "dry_run"}:
+        setattr(saved, name, getattr(opt, name))
     if checkpoint["epoch"] >= saved.epochs:
         done = checkpoint["epoch"]
         raise UserError(f"{file} has its {done} epochs done; --epochs is the total: say --epochs {done + 1} or more")
@@ -186,14 +204,19 @@ def append_log(file: Path, row: dict) -> None:
     write_text(file, text.getvalue())
 
 
-def train(opt: options.Options) -> None:
-    """Train as the options say. UserError: data, device, checkpoint, disk, or a loss that doesn't fall."""
+def train(opt: options.Options, given: set[str]) -> None:
+    """Train as the options say (`given`: those on the command line).
+
+    UserError: data, device, checkpoint, disk, or a loss that doesn't fall.
+    """
     began = time.perf_counter()
-    opt, run, checkpoint = start_or_resume(opt)
+    opt, run, checkpoint = start_or_resume(opt, given)
     device = pick_device(opt.device)
-    print(opt.describe(options.train_parser()))
     seed_everything(opt.seed)
     digits = mnist.load(opt.data, train=True)
+    if opt.epochs is None:
+        opt.epochs = EPOCHS_OF_SUBSET if "subset" in digits.source else EPOCHS
+    print(opt.describe(options.train_parser()))
     training, validation = mnist.split_validation(digits, opt.validation)
     trainer = Trainer(opt, device)
     best = 0.0
@@ -242,7 +265,6 @@ def train(opt: options.Options) -> None:
                 row |= {"validation_loss": f"{validation_loss:.5f}", "validation_accuracy": f"{judged:.5f}"}
                 row["validation_misses"] = misses
             row |= {"learning_rate": f"{trainer.optimizer.param_groups[0]['lr']:.2e}", "seconds": f"{seconds:.1f}"}
-            print("  ".join(f"{name} {value}" for name, value in row.items()))
             is_best = not len(validation) or judged >= best  # of equals, the later
             best = max(best, judged)
             append_log(run / "log.csv", row)
@@ -251,6 +273,7 @@ def train(opt: options.Options) -> None:
             if opt.save_every and trainer.epoch % opt.save_every == 0:
                 save(f"epoch{trainer.epoch:03d}_{time.strftime('%Y-%m-%d_%H-%M-%S')}.pt", judged)
             save("last.pt", judged, best=best, training=trainer.state())
+            print("  ".join(f"{name} {value}" for name, value in row.items()))
     except KeyboardInterrupt:
         print(f"\nstopped after {trainer.epoch} whole epochs, saved; go on with: python train.py --resume {run}")
         raise
@@ -259,8 +282,9 @@ def train(opt: options.Options) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train; the exit status."""
-    opt = options.parse(options.train_parser(), argv)
-    return run_script(lambda: train(opt))
+    parser = options.train_parser()
+    opt, given = options.parse(parser, argv), options.given(parser, argv)
+    return run_script(lambda: train(opt, given))
 
 
 if __name__ == "__main__":
