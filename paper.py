@@ -28,7 +28,7 @@ Colour = tuple[float, float, float]
 
 BOX = 20  # MNIST fits its digits into 20 x 20 pixels: a digit `height` pixels high is enlarged height / BOX times
 MARGIN = 4  # patch pixels around a digit's ink, as MNIST's own: room for a broad pen's strokes
-DEBRIS = 0.04  # of a digit's ink: smaller parts that lie apart are scanning dirt, larger ones a 5's flag
+DEBRIS = 0.08  # of a digit's ink: smaller parts that lie apart are scanning dirt, larger ones a 5's flag
 
 
 @dataclass(frozen=True)
@@ -95,17 +95,16 @@ def stroke_field(patch: np.ndarray, width: float | None = None, detail: int = 4)
     Enlarged and cut at zero it has clean edges at any size: C. Green, "Improved Alpha-Tested Magnification for Vector
     Textures and Special Effects", SIGGRAPH 2007.
     """
-    bright = (patch > patch.max() // 4).astype(np.uint8)
-    count, parts, stats, _ = cv2.connectedComponentsWithStats(bright)
-    if count > 2:
-        dirt = stats[:, cv2.CC_STAT_AREA] < DEBRIS * stats[1:, cv2.CC_STAT_AREA].sum()
-        bright[dirt[parts]] = 0
-        patch = np.where(cv2.dilate(bright, np.ones((3, 3), np.uint8)) > 0, patch, 0)
-    x, y, w, h = cv2.boundingRect(bright)
+    x, y, w, h = cv2.boundingRect((patch > 0).astype(np.uint8))
     ink = cv2.copyMakeBorder(patch[y : y + h, x : x + w], *(MARGIN,) * 4, cv2.BORDER_CONSTANT).astype(np.float32)
     ink = cv2.resize(ink, None, fx=detail, fy=detail, interpolation=cv2.INTER_CUBIC)
     ink = cv2.GaussianBlur(ink, (0, 0), 0.45 * detail)  # the steps of MNIST's pixels go, its strokes stay
     mask = (ink > 0.45 * ink.max()).astype(np.uint8)  # a little under a half: thin strokes lose height in the blur
+    count, parts, stats, _ = cv2.connectedComponentsWithStats(mask)
+    if count > 2:
+        written = stats[:, cv2.CC_STAT_AREA] >= DEBRIS * mask.sum()
+        written[0] = False
+        mask = written.astype(np.uint8)[parts]
     inside = cv2.distanceTransform(mask, cv2.DIST_L2, cv2.DIST_MASK_5)
     depth = inside - cv2.distanceTransform(1 - mask, cv2.DIST_L2, cv2.DIST_MASK_5)
     if width is not None and h:
@@ -121,10 +120,8 @@ def _thinning_tables() -> tuple[np.ndarray, np.ndarray]:
     """What Zhang and Suen's two half steps keep (1) of a pixel by its 8 neighbours, bit 0 = north, then clockwise."""
     n, _, e, _, s, _, w, _ = ring = [np.arange(256) >> bit & 1 for bit in range(8)]
     neighbours = sum(ring)
-    starts = sum(
-        (here == 0) & (after == 1) for here, after in zip(ring, ring[1:] + ring[:1])
-    )  # strokes that begin here
-    edge = (neighbours >= 2) & (neighbours <= 6) & (starts == 1)
+    strokes = sum((here == 0) & (after == 1) for here, after in zip(ring, ring[1:] + ring[:1]))  # that begin here
+    edge = (neighbours >= 2) & (neighbours <= 6) & (strokes == 1)
     first = edge & (n * e * s == 0) & (e * s * w == 0)
     second = edge & (n * e * w == 0) & (n * s * w == 0)
     return (~first).astype(np.uint8), (~second).astype(np.uint8)
@@ -437,8 +434,8 @@ def turned(
 ) -> np.ndarray:
     """The 3 x 3 matrix that shows a page of this size in a frame (default: its own size), for `view`.
 
-    degrees: turned about its middle. tilt: how much smaller the far edge looks, -0.5..0.5, to the right and to the
-    bottom. zoom: enlarged. shift: moved right and down by parts of the frame.
+    degrees: turned about its middle. tilt: how much farther from the eye than the middle the right and the bottom edge
+    are, in parts (-0.5..0.5). zoom: enlarged. shift: moved right and down by parts of the frame.
     """
     frame = frame or size
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
