@@ -34,7 +34,7 @@ from utils import UserError
 
 HERE = Path(__file__).parent / "data"
 DOWNLOADED = Path("data/mnist")  # where a download goes, and where it is looked for
-ANSWER_WITHIN = 8.0  # seconds for a mirror to answer, all tried at once; with torchvision's import it stays under 15
+ANSWER_WITHIN = 5.0  # seconds for a mirror to answer, all asked at once
 
 # The published MD5 sums of the decompressed files.
 MD5 = {
