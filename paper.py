@@ -28,7 +28,7 @@ Colour = tuple[float, float, float]
 
 BOX = 20  # MNIST fits its digits into 20 x 20 pixels: a digit `height` pixels high is enlarged height / BOX times
 MARGIN = 4  # patch pixels around a digit's ink, as MNIST's own: room for a broad pen's strokes
-DEBRIS = 0.08  # of a digit's ink: smaller parts that lie apart are scanning dirt, larger ones a 5's flag
+DEBRIS = 0.08  # of a digit's largest part: smaller ones beside it are scanning dirt, larger ones a 5's flag
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,10 @@ def stroke_field(patch: np.ndarray, width: float | None = None, detail: int = 4)
     patch: 28 x 28 uint8, ink bright. width: of the pen's stroke in patch pixels, led along the middle of the digit's
     strokes; None keeps them. detail: places per patch pixel. The field goes MARGIN patch pixels around the ink.
     Enlarged and cut at zero it has clean edges at any size: C. Green, "Improved Alpha-Tested Magnification for Vector
-    Textures and Special Effects", SIGGRAPH 2007.
+    Textures and Special Effects", SIGGRAPH 2007. ValueError for a patch without ink.
     """
+    if not patch.any():
+        raise ValueError("a digit's patch without ink can't be written")
     x, y, w, h = cv2.boundingRect((patch > 0).astype(np.uint8))
     ink = cv2.copyMakeBorder(patch[y : y + h, x : x + w], *(MARGIN,) * 4, cv2.BORDER_CONSTANT).astype(np.float32)
     ink = cv2.resize(ink, None, fx=detail, fy=detail, interpolation=cv2.INTER_CUBIC)
@@ -102,12 +104,13 @@ def stroke_field(patch: np.ndarray, width: float | None = None, detail: int = 4)
     mask = (ink > 0.45 * ink.max()).astype(np.uint8)  # a little under a half: thin strokes lose height in the blur
     count, parts, stats, _ = cv2.connectedComponentsWithStats(mask)
     if count > 2:
-        written = stats[:, cv2.CC_STAT_AREA] >= DEBRIS * mask.sum()
-        written[0] = False
+        area = stats[:, cv2.CC_STAT_AREA]
+        written = area >= DEBRIS * area[1:].max()
+        written[0] = False  # the paper
         mask = written.astype(np.uint8)[parts]
     inside = cv2.distanceTransform(mask, cv2.DIST_L2, cv2.DIST_MASK_5)
     depth = inside - cv2.distanceTransform(1 - mask, cv2.DIST_L2, cv2.DIST_MASK_5)
-    if width is not None and h:
+    if width is not None:
         half = width / 2 * detail
         own = 2 * float(inside[mask > 0].mean())  # half a stroke: its places lie a quarter of it deep on average
         middle = cv2.distanceTransform(1 - skeleton(mask), cv2.DIST_L2, cv2.DIST_MASK_5)
@@ -154,8 +157,6 @@ def ink_of(
     detail = min(8, max(3, math.ceil(zoom)))  # finer than the result, and never so coarse that thin strokes wobble
     depth = stroke_field(patch, None if width is None else width * BOX, detail)
     x, y, w, h = cv2.boundingRect((depth > -0.5).astype(np.uint8))
-    if not w:
-        raise ValueError("a digit's patch without ink can't be written")
     matrix = cv2.getRotationMatrix2D((0.0, 0.0), degrees, zoom / detail)
     corners = np.array([(x, y), (x + w, y), (x, y + h), (x + w, y + h)]) @ matrix[:, :2].T
     matrix[:, 2] = 1 - corners.min(0)
