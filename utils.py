@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -17,6 +18,9 @@ import torch
 from torch.nn import functional
 
 from LeNet_5 import ARCHITECTURES, build, to_input
+
+if TYPE_CHECKING:
+    from recognition import Reading
 
 CHECKPOINT_FORMAT = 1
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm", ".jp2"}
@@ -200,3 +204,65 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[torch.nn
 def sha256(path: Path) -> str:
     """The SHA-256 sum of a file, hexadecimal."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def prepare_folder(folder: Path) -> None:
+    """Make a folder for results and see that files can be written there. UserError before any work is done."""
+    probe = Path(folder) / ".probe"
+    write_atomically(probe, lambda beside: beside.write_text(""))
+    probe.unlink()
+
+
+def require_display(wanted_by: str) -> None:
+    """UserError where no window can be opened: there OpenCV's Qt would end the process without an exception."""
+    on_linux = sys.platform.startswith("linux")
+    if on_linux and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        raise UserError(f"{wanted_by} needs a screen, and there is none (no DISPLAY)")
+    try:
+        cv2.waitKey(1)
+    except cv2.error as error:
+        raise UserError(f"{wanted_by} needs windows, and this OpenCV has none: pip install opencv-python") from error
+
+
+# ---- drawing --------------------------------------------------------------------------------------------------------
+
+SURE, UNSURE, REJECTED = (80, 200, 0), (0, 140, 255), (150, 150, 150)  # BGR: green, orange, grey
+READABLE = 240  # pixels: a smaller picture is enlarged, or its labels couldn't be read
+
+
+def put_text(picture: np.ndarray, text: str, x: int, y: int, height: float, color: tuple[int, int, int]) -> None:
+    """Write text with its lower left corner at x, y, `height` pixels high, outlined so that any background will do."""
+    scale, width = height / 22, max(1, round(height / 12))  # Hershey Simplex's digits are 22 high at scale 1
+    for thickness, ink in ((3 * width, (0, 0, 0)), (width, color)):
+        cv2.putText(picture, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, scale, ink, thickness, cv2.LINE_AA)
+
+
+def confidence_color(confidence: float) -> tuple[int, int, int]:
+    """BGR from orange (a coin's toss and below) to green (certain)."""
+    share = min(1.0, max(0.0, 2 * confidence - 1))
+    return tuple(round(a + (b - a) * share) for a, b in zip(UNSURE, SURE))
+
+
+def draw_reading(image: np.ndarray, reading: Reading) -> np.ndarray:
+    """A copy of the picture (BGR uint8) with each digit's box and reading; boxes that were not read are grey.
+
+    A very small picture comes back enlarged, so that the labels can be read.
+    """
+    times = max(1, -(-READABLE // max(image.shape[:2])))
+    picture = cv2.resize(image, None, fx=times, fy=times, interpolation=cv2.INTER_CUBIC) if times > 1 else image.copy()
+    if picture.ndim == 2:
+        picture = cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR)
+    height, width = picture.shape[:2]
+    line = max(1, round(max(height, width) / 500))
+    least = max(10.0, min(height, width) / 40)  # the smallest label
+    for box, _ in reading.rejected:
+        x, y, w, h = (times * v for v in box)
+        cv2.rectangle(picture, (x, y), (x + w, y + h), REJECTED, line)
+    for digit in reading.digits:
+        x, y, w, h = (times * v for v in digit.box)
+        color = confidence_color(digit.confidence)
+        cv2.rectangle(picture, (x, y), (x + w, y + h), color, line)
+        size = min(max(least, 0.35 * h), height / 4)
+        above = y - 2 * line if y - 2 * line > size else y + h + size + 2 * line  # below where there is no room above
+        put_text(picture, str(digit.digit), x, round(min(above, height - 2 * line)), size, color)
+    return picture

@@ -1,0 +1,181 @@
+"""Read the handwritten digits in pictures: `python demo.py photo.jpg folder 'scans/*.png'`.
+
+Writes into --output: results.json; results.csv (a row a digit: file, line, position, digit, confidence, box in pixels);
+and an annotated copy of each picture under its own name. A picture that can't be read keeps its row, with the reason.
+"""
+
+from __future__ import annotations
+
+import csv
+import glob
+import io
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+import cv2
+from tqdm import tqdm
+
+import options
+from recognition import Recognizer
+from segmentation import contact_sheet
+from utils import (
+    IMAGE_SUFFIXES,
+    UserError,
+    draw_reading,
+    prepare_folder,
+    read_image,
+    require_display,
+    run_script,
+    write_image,
+    write_text,
+)
+
+COMPANIONS = {".json", ".csv", ".md", ".py"}  # lie beside pictures and are passed over; any other file is reported
+TOO_SMALL = 7  # pixels: ten digits can't be told apart in fewer (the smallest fonts are 5 x 7)
+COLUMNS = ("file", "line", "position", "digit", "confidence", "x", "y", "w", "h", "error")
+
+
+def find_pictures(sources: Sequence[str], output: Path) -> list[tuple[str, Path]]:
+    """Every picture of the sources (image, folder with its subfolders, glob): its name in the results, and its path.
+
+    Hidden files, companions and what lies in `output` are passed over. UserError when a source gives none.
+    """
+    found: dict[str, Path] = {}
+    for source in sources:
+        path = Path(source).expanduser()
+        if path.is_dir():
+            base, files = (
+                path,
+                [file for file in sorted(path.rglob("*")) if _is_candidate(file.relative_to(path), file)],
+            )
+        elif path.exists():
+            base, files = path.parent, [path]
+        elif glob.has_magic(source):
+            files = sorted(Path(match) for match in glob.glob(str(path), recursive=True) if Path(match).is_file())
+            base = Path(*path.parts[: _first_magic(path)])
+        else:
+            raise UserError(f"there is no {source}; name a picture, a folder or a glob such as 'photos/*.jpg'")
+        files = [file for file in files if output.resolve() not in file.resolve().parents]
+        if not files:
+            raise UserError(f"{source} has no pictures in it ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        for file in files:
+            name = file.relative_to(base).as_posix()
+            if found.get(name, file).resolve() != file.resolve():  # the same name from another source
+                name = "/".join(part for part in file.resolve().parts[1:])
+            found[name] = file
+    return list(found.items())
+
+
+def _is_candidate(relative: Path, file: Path) -> bool:
+    hidden = any(part.startswith(".") or part == "__pycache__" for part in relative.parts)
+    return file.is_file() and not hidden and file.suffix.lower() not in COMPANIONS
+
+
+def _first_magic(path: Path) -> int:
+    return next(k for k, part in enumerate(path.parts) if glob.has_magic(part))
+
+
+def annotated_path(output: Path, name: str) -> Path:
+    """Where a picture's annotated copy goes: its own name, or .png added where OpenCV can't write its format."""
+    path = output / PurePosixPath(name)
+    return path if cv2.haveImageWriter(path.name) else path.with_name(path.name + ".png")
+
+
+def csv_rows(images: list[dict]) -> str:
+    """results.csv: a row a digit; a picture without any, or with an error, has one row without a digit."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    for image in images:
+        for digit in image.get("digits") or [{}]:
+            box = dict(zip("xywh", digit.get("box", ())))
+            fields = {key: value for key, value in digit.items() if key != "box"}
+            writer.writerow({"file": image["file"], **fields, **box, "error": image["error"] or ""})
+    return text.getvalue()
+
+
+def demo(opt: options.Options) -> int:
+    """Read as the options say; 1 when a picture could not be read. UserError: sources, checkpoint, device, output."""
+    pictures = find_pictures(opt.sources, opt.output)
+    if opt.show:
+        require_display("--show")
+    for folder in filter(None, (opt.output, opt.debug)):
+        prepare_folder(folder)
+    recognizer = Recognizer(options.weights_paths(opt)[0], opt.device, opt.min_confidence)
+    images: list[dict] = []
+
+    def save() -> None:
+        results = {"model": recognizer.card, "images": images}
+        write_text(opt.output / "results.json", json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+        write_text(opt.output / "results.csv", csv_rows(images))
+
+    start, shown = time.perf_counter(), opt.show
+    try:
+        for name, path in tqdm(pictures, unit="picture"):
+            try:
+                if path.suffix.lower() not in IMAGE_SUFFIXES:
+                    raise UserError(f"{path} is not a picture ({', '.join(sorted(IMAGE_SUFFIXES))})")
+                image = read_image(path)
+                if max(image.shape[:2]) < TOO_SMALL:
+                    raise UserError(f"{path} has {image.shape[1]}x{image.shape[0]} pixels, too few to show a digit")
+            except UserError as error:
+                images.append({"file": name, "error": str(error)})
+                continue
+            stages = {} if opt.debug else None
+            reading = recognizer.read(image, opt.single, stages)
+            images.append({"file": name, **reading.as_dict()})
+            annotated = draw_reading(image, reading)
+            write_image(annotated_path(opt.output, name), annotated)
+            if opt.debug:
+                sheet = contact_sheet(image, stages["segments"], stages)
+                write_image((opt.debug / PurePosixPath(name)).with_suffix(".png"), sheet)
+            if shown:
+                shown = show(name, annotated)
+    except KeyboardInterrupt:
+        save()
+        print(f"\nstopped: the {len(images)} of {len(pictures)} pictures read so far are in {opt.output}")
+        raise
+    save()
+    failures = [image for image in images if image["error"]]
+    for image in failures:
+        print(f"error: {image['error']}", file=sys.stderr)
+    for image in images[:20]:
+        if not image["error"]:
+            print(f"{image['file']}: {' / '.join(image['lines']) or 'no digit'}")
+    if len(images) > 20:
+        print(f"... and {len(images) - 20} more")
+    digits = sum(len(image.get("digits", ())) for image in images)
+    seconds = time.perf_counter() - start
+    print(f"{len(images)} pictures, {digits} digits, {len(failures)} could not be read, {seconds:.1f} s")
+    print(f"results: {opt.output / 'results.json'}, {opt.output / 'results.csv'} and annotated pictures beside them")
+    return 1 if failures else 0
+
+
+def show(name: str, picture: cv2.Mat) -> bool:
+    """Show a picture until a key; False when that was Esc or q, or the window was closed."""
+    window = "demo.py - any key: next, Esc or q: end"
+    cv2.namedWindow(window, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+    cv2.imshow(window, picture)
+    cv2.setWindowTitle(window, f"{name} - any key: next, Esc or q: end")
+    key = -1
+    while key == -1:
+        key = cv2.waitKey(50)
+        if cv2.getWindowProperty(window, cv2.WND_PROP_VISIBLE) < 1:
+            return False
+    if key & 0xFF in (27, ord("q")):
+        cv2.destroyWindow(window)
+        return False
+    return True
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Read pictures; the exit status."""
+    opt = options.parse(options.demo_parser(), argv)
+    return run_script(lambda: demo(opt))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

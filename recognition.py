@@ -1,0 +1,116 @@
+"""From a picture to what is written on it: segmentation finds the digits, the network reads them all in one batch.
+
+`Recognizer` is the one thing that both demos call:
+
+    reading = Recognizer("weights/article.pt").read(image)
+    print(reading.lines)          # ['157922019', '48641330']
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from segmentation import segment
+from utils import find_checkpoint, load_model, pick_device, predict, sha256
+
+
+@dataclass(frozen=True)
+class Digit:
+    """One digit that was read: `box` is x, y, width, height in pixels, `position` the place in its line."""
+
+    digit: int
+    confidence: float  # 0..1, the network's probability for this digit
+    box: tuple[int, int, int, int]
+    line: int
+    position: int
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a picture says. `rejected` are boxes that were too uncertain to be read, with the confidence they had."""
+
+    width: int
+    height: int
+    digits: tuple[Digit, ...]
+    rejected: tuple[tuple[tuple[int, int, int, int], float], ...] = ()
+
+    @property
+    def lines(self) -> list[str]:
+        """The digits as text, a string a written line, top to bottom."""
+        texts = [""] * (1 + max((digit.line for digit in self.digits), default=-1))
+        for digit in self.digits:
+            texts[digit.line] += str(digit.digit)
+        return texts
+
+    def as_dict(self) -> dict:
+        """The reading as results.json has it (docs/ARCHITECTURE.md), without the file's name."""
+        return {
+            "width": self.width,
+            "height": self.height,
+            "error": None,
+            "lines": self.lines,
+            "digits": [
+                {
+                    "digit": digit.digit,
+                    "confidence": round(digit.confidence, 4),
+                    "box": list(digit.box),
+                    "line": digit.line,
+                    "position": digit.position,
+                }
+                for digit in self.digits
+            ],
+        }
+
+
+class Recognizer:
+    """A trained network that reads pictures."""
+
+    def __init__(self, weights: str | Path, device: str = "auto", min_confidence: float = 0.0) -> None:
+        """weights: checkpoint file or run folder. min_confidence: 0..1, below it a box is not read.
+
+        UserError for a checkpoint or device that can't be used.
+        """
+        self.file = find_checkpoint(Path(weights))
+        self.device = pick_device(device)
+        self.model, self.checkpoint = load_model(self.file, self.device)
+        self.min_confidence = min_confidence
+
+    @property
+    def card(self) -> dict:
+        """Which network reads, as results.json has it."""
+        return {"weights": str(self.file), "arch": self.checkpoint["arch"], "sha256": sha256(self.file)}
+
+    def classify(self, patches: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The digits (N int) and their confidences (N floats, 0..1) of uint8 patches N x 28 x 28."""
+        if len(patches) == 0:
+            return np.zeros(0, int), np.zeros(0)
+        logits = predict(self.model, torch.from_numpy(patches).to(self.device))
+        confidence, digit = torch.softmax(logits, 1).cpu().max(1)
+        return digit.numpy(), confidence.numpy()
+
+    def read(self, image: np.ndarray, single: bool = False, stages: dict | None = None) -> Reading:
+        """Read an upright picture: H x W x 3 BGR or H x W grey, uint8.
+
+        single: the whole picture is one digit. stages: filled with what every stage made, for --debug.
+        """
+        segments = segment(image, single=single, stages=stages)
+        if stages is not None:
+            stages["segments"] = segments
+        digits: list[Digit] = []
+        rejected = []
+        lines: dict[int, int] = {}  # a segmented line's number to its number among the lines with digits
+        places: dict[int, int] = {}
+        for box, line, digit, confidence in zip(segments.boxes, segments.lines, *self.classify(segments.patches)):
+            box = tuple(int(v) for v in box)
+            if confidence < self.min_confidence:
+                rejected.append((box, float(confidence)))
+                continue
+            number = lines.setdefault(int(line), len(lines))
+            places[number] = places.get(number, -1) + 1
+            digits.append(Digit(int(digit), float(confidence), box, number, places[number]))
+        height, width = image.shape[:2]
+        return Reading(width, height, tuple(digits), tuple(rejected))
