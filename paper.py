@@ -220,19 +220,7 @@ def lay_out(
         hulls += points
         strips.append(np.vstack(points) if points else np.zeros((1, 2), np.float32))
 
-    # A line takes up a strip of its slope across the writing, so that a strip is below another if it is at both ends.
-    reach = max((float(strip[:, 0].max()) for strip in strips), default=0.0)
-    tops, before = [], None
-    for strip, size, degrees in zip(strips, heights, slopes):
-        rise = math.tan(math.radians(degrees))
-        level = strip[:, 1] + rise * strip[:, 0]
-        top = 0.0
-        if before is not None:
-            last_top, last_low, last_rise = before
-            ends = [(rise - last_rise) * x for x in (0.0, reach)]
-            top = max(last_top + pitch, last_low - level.min() + max(ends) + leading * size + 2)
-        tops.append(round(top))
-        before = (tops[-1], tops[-1] + level.max(), rise)
+    tops = _stack(strips, slopes, leading * heights + 2, pitch)
     line = np.repeat(np.arange(len(lines)), [len(patches) for patches, _ in lines]).astype(np.int32)
     lift = np.array([[0, tops[number]] for number in line]).reshape(-1, 2)
     hulls = [hull + move for hull, move in zip(hulls, lift.astype(np.float32))]
@@ -242,13 +230,30 @@ def lay_out(
     return Writing(
         pen,
         (int(size[0]), int(size[1])),
-        np.array(tops) - corner[1],
+        tops - corner[1],
         labels,
         line,
         tuple(hull - corner.astype(np.float32) for hull in hulls),
         tuple(inks),
         np.array(places, int).reshape(-1, 2) + lift - corner,
     )
+
+
+def _stack(strips: list[np.ndarray], slopes: np.ndarray, gaps: np.ndarray, pitch: float) -> np.ndarray:
+    """How far down each line's baseline starts (N int, pixels) so that its ink (K x 2 points) is below the last one's.
+
+    A line takes up a strip of its own slope across the writing; a strip is below another if it is so at both ends.
+    """
+    ends = np.array([f(np.vstack(strips)[:, 0]) for f in (np.min, np.max)]) if strips else np.zeros(2)
+    tops, edge = [], None  # edge: the lower edge of the lines so far at both ends
+    for strip, slope, gap in zip(strips, slopes, gaps):
+        rise = math.tan(math.radians(slope))
+        level = strip[:, 1] + rise * strip[:, 0]  # how far below the baseline
+        upper, lower = level.min() - rise * ends, level.max() - rise * ends
+        top = 0 if edge is None else round(max(tops[-1] + pitch, (edge - upper).max() + gap))
+        tops.append(top)
+        edge = top + lower
+    return np.array(tops, int)
 
 
 def put(rng: np.random.Generator, writing: Writing, page: Page | np.ndarray, at: Size | None = None) -> Page:
