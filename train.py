@@ -50,7 +50,7 @@ RESUME_CHANGES = {"data", "epochs", "device", "resume", "model_load_name", "save
 
 
 def learning_rate(step: int, batch_size: int, highest: float, decay: float) -> float:
-    """The rate of step 0, 1, ...: a linear warm-up, and all the while a fall by the factor `decay` per 60,000 images."""
+    """The rate of step 0, 1, ...: a linear warm-up, and throughout a fall by the factor `decay` per 60,000 images."""
     return highest * min(1.0, (step + 1) / WARM_UP) * decay ** (step * batch_size / AN_EPOCH)
 
 

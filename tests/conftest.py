@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -74,3 +76,11 @@ def assert_one_line_error(run: subprocess.CompletedProcess, *words: str, status:
     assert len(errors) == 1, run.stderr
     for word in words:
         assert word in errors[0], errors[0]
+
+
+def wait_for(happened: Callable[[], object], seconds: float = 120) -> None:
+    """Return as soon as it has happened; fail when it hasn't within that time."""
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)

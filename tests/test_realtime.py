@@ -1,0 +1,196 @@
+"""demo_realtime.py with real parts: video files, an HTTP stream on loopback, a window on a virtual screen, a kill."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+
+import cv2
+import numpy as np
+import pytest
+from conftest import ROOT, assert_one_line_error, wait_for
+
+from demo_realtime import without_password
+from utils import read_image
+
+FRAME = ROOT / "samples" / "webcam.png"
+TRUTH = next(
+    image["lines"]
+    for image in json.loads((ROOT / "samples" / "truth.json").read_text())["images"]
+    if image["file"] == FRAME.name
+)
+
+
+def write_video(path, frames: int, picture: np.ndarray | None = None) -> None:
+    """A video of that many frames of the sample page."""
+    picture = read_image(FRAME) if picture is None else picture
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 25, picture.shape[1::-1])
+    for _ in range(frames):
+        writer.write(picture)
+    writer.release()
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    path = tmp_path_factory.mktemp("video") / "page.avi"
+    write_video(path, 12)
+    return path
+
+
+def frames_of(path) -> int:
+    """How many frames can be read from a video."""
+    capture, count = cv2.VideoCapture(str(path)), 0
+    while capture.read()[0]:
+        count += 1
+    capture.release()
+    return count
+
+
+@pytest.mark.parametrize("suffix", [".avi", ".mp4"])
+def test_a_video_is_read_recorded_and_logged(video, tmp_path, script, suffix):
+    record, log = tmp_path / f"out{suffix}", tmp_path / "lines.jsonl"
+    run = script("demo_realtime.py", "--source", video, "--headless", "--record", record, "--json", log)
+    assert run.returncode == 0, run.stderr
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [row["frame"] for row in rows] == list(range(12)) and frames_of(record) == 12
+    assert {"frame", "time", "width", "height", "lines", "digits", "error"} == set(rows[0])
+    # MJPG changes a page's pixels a little: at most one of its 18 digits may be read otherwise than in the PNG
+    for row in rows:
+        read, truth = "".join(row["lines"]), "".join(TRUTH)
+        assert len(read) == len(truth) and sum(a != b for a, b in zip(read, truth)) <= 1
+    assert "12 frames" in run.stdout and str(record) in run.stdout
+
+
+def test_max_frames(video, tmp_path, script):
+    log = tmp_path / "l.jsonl"
+    run = script("demo_realtime.py", "--source", video, "--headless", "--max_frames", 5, "--json", log)
+    assert run.returncode == 0 and len(log.read_text().splitlines()) == 5
+
+
+def test_a_source_that_doesn_t_open_is_said(tmp_path, script):
+    (tmp_path / "no.avi").write_text("no video")
+    headless = ("demo_realtime.py", "--headless", "--source")
+    assert_one_line_error(script(*headless, 97), "camera 97 doesn't open")
+    assert_one_line_error(script(*headless, tmp_path / "none.avi"), "none.avi")
+    assert_one_line_error(script(*headless, tmp_path / "no.avi"), "doesn't open")
+    run = script(*headless, "http://anna:geheim@127.0.0.1:9/video")
+    assert_one_line_error(run, "127.0.0.1:9/video doesn't open")
+    assert "geheim" not in run.stdout + run.stderr and "anna" not in run.stdout + run.stderr
+
+
+def test_passwords_are_not_shown():
+    assert without_password("http://anna:geheim@10.0.0.3:8080/video") == "http://10.0.0.3:8080/video"
+    assert without_password("rtsp://10.0.0.3/a@b") == "rtsp://10.0.0.3/a@b"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux says by DISPLAY whether it has a screen")
+def test_without_a_screen_headless_is_offered(video, script):
+    run = script("demo_realtime.py", "--source", video, DISPLAY="", WAYLAND_DISPLAY="")
+    assert_one_line_error(run, "screen", "--headless")
+
+
+def test_results_that_can_t_be_written_are_said(video, tmp_path, script):
+    (tmp_path / "file").write_text("in the way")
+    headless = ("demo_realtime.py", "--headless", "--source", video)
+    assert_one_line_error(script(*headless, "--json", tmp_path / "file" / "x.jsonl"), "can't write")
+    assert_one_line_error(script(*headless, "--record", tmp_path / "file" / "x.avi"), "can't write")
+    assert_one_line_error(script(*headless, "--record", tmp_path / "x.unknown"), ".avi")
+
+
+class Phone(http.server.BaseHTTPRequestHandler):
+    """A phone's camera app: an endless MJPEG stream that breaks off after 10 pictures."""
+
+    jpeg = cv2.imencode(".jpg", read_image(FRAME))[1].tobytes()
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+        self.end_headers()
+        for _ in range(10):
+            self.wfile.write(b"--frame\r\nContent-Type: image/jpeg\r\n")
+            self.wfile.write(f"Content-Length: {len(self.jpeg)}\r\n\r\n".encode() + self.jpeg + b"\r\n")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_phone_s_stream_is_read_and_its_loss_is_said(tmp_path, script):
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Phone) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url, log = f"http://127.0.0.1:{server.server_port}/video", tmp_path / "l.jsonl"
+        run = script("demo_realtime.py", "--source", url, "--headless", "--json", log)
+        server.shutdown()
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    assert len(rows) >= 5 and len("".join(rows[0]["lines"])) == 18
+    assert_one_line_error(run, "was lost after")
+
+
+@pytest.fixture
+def screen():
+    """A virtual screen's DISPLAY."""
+    if not shutil.which("Xvfb") or not shutil.which("xdotool"):
+        pytest.skip("needs Xvfb and xdotool: apt-get install xvfb xdotool")
+    read, write = os.pipe()
+    server = subprocess.Popen(
+        ["Xvfb", "-displayfd", str(write), "-screen", "0", "1024x768x24", "-nolisten", "tcp"],
+        pass_fds=[write],
+        stderr=subprocess.DEVNULL,
+    )
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        number = pipe.readline().strip()
+    yield f":{number}"
+    server.terminate()
+    server.wait()
+
+
+@pytest.mark.parametrize("end", ["q", "Escape", "close"])
+def test_the_window_ends_by_key_and_by_closing(screen, tmp_path, end):
+    write_video(tmp_path / "long.avi", 3000, np.full((120, 160, 3), 255, np.uint8))
+    environment = {**os.environ, "DISPLAY": screen}
+    command = [sys.executable, str(ROOT / "demo_realtime.py"), "--source", str(tmp_path / "long.avi")]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def xdotool(*arguments: str) -> str:
+        return subprocess.run(["xdotool", *arguments], env=environment, capture_output=True, text=True).stdout.strip()
+
+    try:
+        wait_for(lambda: process.poll() is not None or xdotool("search", "--onlyvisible", "--name", "LeNet-5"))
+        window = xdotool("search", "--onlyvisible", "--name", "LeNet-5").splitlines()[0]
+        if end == "close":
+            # there is no window manager to press the cross: its message goes to the window itself
+            xdotool("windowclose" if not _supports_quit() else "windowquit", window)
+        else:
+            xdotool("windowfocus", window)
+            xdotool("key", "--window", window, end)
+        output, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 0 and "Traceback" not in errors, errors
+    assert " frames in " in output
+
+
+def _supports_quit() -> bool:
+    return "windowquit" in subprocess.run(["xdotool", "help"], capture_output=True, text=True).stdout
+
+
+def test_what_is_recorded_survives_ctrl_c_and_a_kill(tmp_path):
+    write_video(tmp_path / "long.avi", 3000)
+    for end, status in ((signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)):
+        record, log = tmp_path / f"{end.name}.avi", tmp_path / f"{end.name}.jsonl"
+        command = [sys.executable, ROOT / "demo_realtime.py", "--source", tmp_path / "long.avi", "--headless"]
+        process = subprocess.Popen(
+            [*command, "--record", record, "--json", log], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        wait_for(lambda log=log: log.exists() and log.read_text().count("\n") >= 40)
+        process.send_signal(end)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == status and "Traceback" not in errors, errors
+        assert frames_of(record) >= 20
+        assert all(json.loads(line)["width"] == 640 for line in log.read_text().splitlines()[:40])
