@@ -10,6 +10,7 @@ import csv
 import glob
 import io
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -39,49 +40,76 @@ COLUMNS = ("file", "line", "position", "digit", "confidence", "x", "y", "w", "h"
 
 
 def find_pictures(sources: Sequence[str], output: Path) -> list[tuple[str, Path]]:
-    """Every picture of the sources (image, folder with its subfolders, glob): its name in the results, and its path.
+    """Every picture of the sources (image, folder with its subfolders, glob), once: its name in the results, its path.
 
-    Hidden files, companions and what lies in `output` are passed over. UserError when a source gives none.
+    A name is the path below the source; where two would be the same, or their annotated copies, as much of the path
+    above it as tells them apart. Hidden files, companions and what lies in `output` are passed over. UserError for a
+    source that isn't there, and when there is no picture.
     """
-    found: dict[str, Path] = {}
+    found: dict[Path, tuple[str, Path]] = {}
+    taken: set[str] = set()
     for source in sources:
-        path = Path(source).expanduser()
-        if path.is_dir():
-            base, files = (
-                path,
-                [file for file in sorted(path.rglob("*")) if _is_candidate(file.relative_to(path), file)],
-            )
-        elif path.exists():
-            base, files = path.parent, [path]
-        elif glob.has_magic(source):
-            files = sorted(Path(match) for match in glob.glob(str(path), recursive=True) if Path(match).is_file())
-            base = Path(*path.parts[: _first_magic(path)])
-        else:
-            raise UserError(f"there is no {source}; name a picture, a folder or a glob such as 'photos/*.jpg'")
-        files = [file for file in files if output.resolve() not in file.resolve().parents]
-        if not files:
-            raise UserError(f"{source} has no pictures in it ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        base, files = _files_of(source)
+        inside = base.resolve() in output.resolve().parents
         for file in files:
-            name = file.relative_to(base).as_posix()
-            if found.get(name, file).resolve() != file.resolve():  # the same name from another source
-                name = "/".join(part for part in file.resolve().parts[1:])
-            found[name] = file
-    return list(found.items())
+            if file.suffix.lower() in COMPANIONS or file.resolve() in found:
+                continue
+            if inside and output.resolve() in file.resolve().parents:
+                continue
+            for folder in (base, *base.parents):
+                name = os.fsencode(file.relative_to(folder).as_posix()).decode("utf-8", "replace")
+                copy = str(annotated_path(Path(), name)).casefold()
+                if copy not in taken:
+                    break
+            taken.add(copy)
+            found[file.resolve()] = name, file
+    if not found:
+        raise UserError(f"{', '.join(sources)}: there are no pictures ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    return list(found.values())
 
 
-def _is_candidate(relative: Path, file: Path) -> bool:
-    hidden = any(part.startswith(".") or part == "__pycache__" for part in relative.parts)
-    return file.is_file() and not hidden and file.suffix.lower() not in COMPANIONS
+def _files_of(source: str) -> tuple[Path, list[Path]]:
+    """The folder that names are relative to, and the files. UserError when there are none."""
+    path = Path(os.path.abspath(Path(source).expanduser()))
+    try:
+        if path.is_dir():
+            base, files = path, [f for f in path.rglob("*") if not _is_hidden(f.relative_to(path))]
+        elif path.exists():  # before glob: a name may have brackets in it
+            base, files = path.parent, [path]
+        else:
+            magic = [k for k, part in enumerate(path.parts) if glob.has_magic(part)]
+            base = Path(*path.parts[: magic[0]]) if magic else path
+            files = [Path(match) for match in glob.glob(str(path), recursive=True)] if magic else []
+        files = sorted(file for file in files if file.is_file())
+    except OSError as error:
+        raise UserError(f"can't look into {source} ({error.strerror})") from error
+    if not files and path.is_dir():
+        raise UserError(f"{source} has no pictures in it ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    if not files:
+        raise UserError(f"there are no pictures at {source}; name a picture, a folder or a glob such as 'photos/*.jpg'")
+    return base, files
 
 
-def _first_magic(path: Path) -> int:
-    return next(k for k, part in enumerate(path.parts) if glob.has_magic(part))
+def _is_hidden(relative: Path) -> bool:
+    return any(part.startswith(".") or part == "__pycache__" for part in relative.parts)
 
 
 def annotated_path(output: Path, name: str) -> Path:
     """Where a picture's annotated copy goes: its own name, or .png added where OpenCV can't write its format."""
     path = output / PurePosixPath(name)
-    return path if cv2.haveImageWriter(path.name) else path.with_name(path.name + ".png")
+    return path if cv2.haveImageWriter("x" + path.suffix) else path.with_name(path.name + ".png")
+
+
+def check_output(output: Path, pictures: Sequence[tuple[str, Path]]) -> None:
+    """UserError when an annotated copy would overwrite a picture that is no earlier result of this script."""
+    earlier = (output / "results.json").exists()
+    sources = {path.resolve() for _, path in pictures}
+    for name, _ in pictures:
+        copy = annotated_path(output, name)
+        if copy.exists() and (not earlier or copy.resolve() in sources):
+            raise UserError(
+                f"{copy} would be overwritten, and it is no earlier result of demo.py; choose another --output"
+            )
 
 
 def csv_rows(images: list[dict]) -> str:
@@ -102,6 +130,7 @@ def demo(opt: options.Options) -> int:
     pictures = find_pictures(opt.sources, opt.output)
     if opt.show:
         require_display("--show")
+    check_output(opt.output, pictures)
     for folder in filter(None, (opt.output, opt.debug)):
         prepare_folder(folder)
     recognizer = Recognizer(options.weights_paths(opt)[0], opt.device, opt.min_confidence)
@@ -134,7 +163,7 @@ def demo(opt: options.Options) -> int:
                 write_image((opt.debug / PurePosixPath(name)).with_suffix(".png"), sheet)
             if shown:
                 shown = show(name, annotated)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, UserError):  # UserError: a result can't be written
         save()
         print(f"\nstopped: the {len(images)} of {len(pictures)} pictures read so far are in {opt.output}")
         raise
