@@ -213,6 +213,13 @@ def train_parser() -> Parser:
         "--weight_decay", type=float, default=0.01, metavar="X", help="AdamW's weight decay (default: %(default)s)"
     )
     learning.add_argument(
+        "--label_smoothing",
+        type=fraction,
+        default=0.05,
+        metavar="X",
+        help="share of the target spread over all ten digits, against overconfidence; 0: off (default: %(default)s)",
+    )
+    learning.add_argument(
         "--ema",
         type=fraction,
         default=0.995,
