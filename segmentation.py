@@ -13,14 +13,17 @@ A length is told in strokes (the pen's thickness in this picture) or in digit he
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import reduce
 
 import cv2
 import numpy as np
 
 WORK_AREA = 1_000_000  # pixels: a page of writing at this size keeps its strokes at two pixels or more
-PEN = 2.3, 4.5  # the pen's thickness in MNIST's box of 20: its 5 % and 95 % quantiles
+PEN = 2.0, 4.2  # the pen's thickness in MNIST's box of 20: its 5 % and 95 % quantiles
+PAPER = 64  # level of bare paper in the ink picture while it is made: noise must not be cut off on one side
 PATCH, BOX = 28, 20  # MNIST: the digit fitted into 20 x 20, its centre of mass in the middle of 28 x 28
-RULING = 0.45  # of the picture's longer side: a straight line of that length is no digit's
+RULING = 0.4  # of the picture's longer side: a straight line of that length is no digit's
+SEEDS = 0.1  # of a part's pixels are strong ink: blurred thin strokes have a third, noise and shadows none
 LEAST = 7  # pixels: the lowest raster in which ten digits differ (the 5 x 7 fonts)
 CONTRAST = 0.08  # of the paper's brightness: fainter than that is no ink to the eye either
 
@@ -69,10 +72,12 @@ def segment(image: np.ndarray, single: bool = False, stages: dict | None = None)
         return Segments()
     page = _shrink(image)
     scale = page.shape[1] / image.shape[1]
-    ink = _ink(page)
-    parts = _parts(ink, stages)
+    ink, floor = _ink(page)
+    parts = _parts(ink, floor, stages)
     stages.update(page=page, ink=ink)
-    rows = _rows(_join(parts))
+    parts = _join(parts, _slope(parts)) if parts else []
+    parts = _digits_only(parts, 0.25) if parts else []
+    rows = [([reduce(_merge, parts)], 0.0)] if single and parts else _rows(parts)
     stages["digits"] = [digit for row, _ in rows for digit in row]
     digits = [(digit, number, slope) for number, (row, slope) in enumerate(rows) for digit in row]
     if not digits:
@@ -105,21 +110,51 @@ def _darkest(picture: np.ndarray) -> np.ndarray:
     return cv2.min(cv2.min(blue, green), red)
 
 
-def _ink(page: np.ndarray) -> np.ndarray:
-    """H x W uint8, 0 = paper: how much darker than the paper around it each pixel is, whatever light and colour."""
+def _ink(page: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How much darker than the paper around it each pixel is, whatever light and colour, and what of it is only noise.
+
+    Two H x W uint8, 0 = paper: the ink, and what the paper's own texture and noise reach around each pixel.
+    """
     height, width = page.shape[:2]
     step = max(1.0, min(height, width) / 120)
     small = cv2.resize(page, (round(width / step), round(height / step)), interpolation=cv2.INTER_AREA)
-    grey = cv2.cvtColor(small, cv2.COLOR_BGR2GRAY)
-    # Ink covers less than half of any wide neighbourhood: the median is paper, and strokes are what strays far from it.
-    stray = grey.astype(np.float32) - cv2.medianBlur(grey, max(3, min(grey.shape) // 2) | 1)
-    if (stray**3).sum() > 0:  # bright strokes: go on with the negative
+    if _bright_on_dark(cv2.cvtColor(small, cv2.COLOR_BGR2GRAY)):  # go on with the negative
         page, small = cv2.bitwise_not(page), cv2.bitwise_not(small)
     half = cv2.resize(page, ((width + 1) // 2, (height + 1) // 2), interpolation=cv2.INTER_AREA)
     side = max(3, round(_stroke_bound(_darkest(small)) * step))  # twice the bound, in pixels of `half`
-    paper = cv2.morphologyEx(half, cv2.MORPH_CLOSE, np.ones((side, side), np.uint8), borderType=cv2.BORDER_REPLICATE)
+    paper = _close(half, side)
+    paper = cv2.erode(
+        paper, np.ones((max(3, side // 4 | 1),) * 2, np.uint8)
+    )  # at the sheet's edge the table's darkness is no ink
     paper = cv2.resize(cv2.max(paper, 32), (width, height), interpolation=cv2.INTER_LINEAR)
-    return cv2.bitwise_not(_darkest(cv2.divide(page, paper, scale=255)))
+    ink = cv2.bitwise_not(_darkest(cv2.divide(page, paper, scale=255 - PAPER)))  # noise goes to both sides of PAPER
+    level, floor = (cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR) for small in _floor(ink))
+    return cv2.subtract(ink, level), cv2.subtract(floor, level)
+
+
+def _close(picture: np.ndarray, side: int) -> np.ndarray:
+    """Dark places narrower than a square of that side filled up with what is around; the picture goes on beyond its
+    border, or a strip of table along it would be narrow.
+    """
+    height, width = picture.shape[:2]
+    wide = cv2.copyMakeBorder(picture, side, side, side, side, cv2.BORDER_REPLICATE)
+    wide = cv2.morphologyEx(wide, cv2.MORPH_CLOSE, np.ones((side, side), np.uint8))
+    return wide[side : side + height, side : side + width]
+
+
+def _bright_on_dark(grey: np.ndarray) -> bool:
+    """Whether the strokes are brighter than what they are written on.
+
+    Ink covers less than half of any neighbourhood wider than a few strokes: its median is paper, strokes stray from it.
+    At the straight edge of a sheet on a table nothing strays, whichever of the two is the darker and the larger. How
+    wide the strokes are is not known yet: neighbourhoods of several sizes vote.
+    """
+    vote = 0.0
+    for part in (4, 8, 16):
+        stray = grey - cv2.medianBlur(grey, max(7, min(grey.shape) // part) | 1).astype(np.float32)
+        power = stray * np.abs(stray)
+        vote += float(power.sum() / max(np.abs(power).sum(), 1.0))
+    return vote > 0
 
 
 def _stroke_bound(dark: np.ndarray) -> int:
@@ -128,9 +163,7 @@ def _stroke_bound(dark: np.ndarray) -> int:
     sides = [max(3, short // n | 1) for n in (16, 8, 4, 2)]
     filled = []
     for side in sides:
-        paper = cv2.morphologyEx(
-            dark, cv2.MORPH_CLOSE, np.ones((side, side), np.uint8), borderType=cv2.BORDER_REPLICATE
-        )
+        paper = _close(dark, side)
         filled.append(float(np.percentile(cv2.subtract(paper, dark), 99.8)))
     for side, now, wider in zip(sides, filled, filled[1:]):
         if now >= 0.8 * wider and now >= 0.4 * filled[-1]:
@@ -141,9 +174,9 @@ def _stroke_bound(dark: np.ndarray) -> int:
 # 2. Parts
 
 
-def _parts(ink: np.ndarray, stages: dict) -> list[Part]:
+def _parts(ink: np.ndarray, floor: np.ndarray, stages: dict) -> list[Part]:
     """Connected ink that may be strokes of digits."""
-    faint, mask, seeds = _masks(ink)
+    faint, mask, seeds = _masks(ink, floor)
     stages["mask"] = mask.copy()
     parts, thickness = _connected(mask, seeds)
     frames = _frames(parts)
@@ -155,45 +188,70 @@ def _parts(ink: np.ndarray, stages: dict) -> list[Part]:
     rulings = _rulings(mask, faint, thickness)
     if rulings is not None:
         stages["rulings"] = rulings
-        left = _connected(cv2.subtract(mask, rulings), seeds)
-        parts, thickness = left if left[0] else (parts, thickness)  # nothing but a line: it is a 1
+        mask = cv2.subtract(mask, rulings)
+    left = _connected(mask, seeds, ruled=False)
+    parts, thickness = left if left[0] or rulings is None else (parts, thickness)  # nothing but a line: it is a 1
     stages["thickness"] = thickness
     return parts
 
 
-def _masks(ink: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _masks(ink: np.ndarray, floor: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Three H x W masks of rising strength: more than noise, ink, and strong ink that a part must have somewhere."""
-    paper = float(np.median(ink))
-    noise = 1.4826 * float(np.median(cv2.absdiff(ink, np.full_like(ink, round(paper)))))
-    floor = paper + max(6 * noise, CONTRAST * 255)
-    strong = ink[ink > floor]
+    faint = cv2.compare(ink, floor, cv2.CMP_GT)
+    parts, _ = _connected(faint, faint)
+    strong = np.concatenate([ink[p.box[1] : p.box[3], p.box[0] : p.box[2]][p.mask > 0] for p in parts] or [ink[:0, 0]])
     if not len(strong):
         return (np.zeros_like(ink),) * 3
     level, _ = cv2.threshold(strong, 0, 255, cv2.THRESH_OTSU)
     pen = float(strong[strong > level].mean()) if (strong > level).any() else float(level)
-    mask = cv2.threshold(ink, max(floor, paper + 0.4 * (pen - paper)), 255, cv2.THRESH_BINARY)[1]
-    seeds = cv2.threshold(ink, paper + 0.65 * (pen - paper), 1, cv2.THRESH_BINARY)[1]
-    faint = cv2.threshold(ink, floor, 255, cv2.THRESH_BINARY)[1]
-    return faint, mask, seeds
+    levels = (cv2.threshold(ink, part * pen, 255, cv2.THRESH_BINARY)[1] for part in (0.25, 0.35, 0.55))
+    lines, mask, strong = levels
+    return lines, mask, cv2.bitwise_and(strong, faint)
 
 
-def _connected(mask: np.ndarray, seeds: np.ndarray) -> tuple[list[Part], float]:
+def _floor(ink: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What the paper's own texture and noise reach, region by region: two small uint8 pictures, its level and that.
+
+    Noise goes both ways and ink one way only, so the lower quartile of a region tells its noise however much is written.
+    """
+    height, width = ink.shape
+    step = max(1.0, min(height, width) / 64)
+    small = cv2.resize(
+        ink,
+        (round(width / step), round(height / step)),
+        interpolation=cv2.INTER_NEAREST,
+    )
+    window = tuple(min(n, 32) for n in small.shape)
+    regions = np.lib.stride_tricks.sliding_window_view(small, window)[::8, ::8]
+    quarter, half = np.percentile(regions.reshape(*regions.shape[:2], -1), (25, 50), axis=2)
+    noise = (half - quarter) / 0.6745  # the quartile of a normal distribution
+    floor = np.minimum(half + np.maximum(6 * noise, CONTRAST * (255 - PAPER)), 255)
+    return half.astype(np.uint8), floor.astype(np.uint8)
+
+
+def _connected(mask: np.ndarray, seeds: np.ndarray, ruled: bool = True) -> tuple[list[Part], float]:
     """The connected parts of the mask that reach a seed and are like strokes, and the pen's thickness in pixels."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     inside = np.flatnonzero(mask)
     label = labels.ravel()[inside]
     area = np.maximum(stats[:, cv2.CC_STAT_AREA], 1)
     distance = cv2.distanceTransform(mask, cv2.DIST_L2, 3).ravel()[inside]
-    stroke = np.maximum(
-        4 * np.bincount(label, distance, count) / area, 1
-    )  # the mean distance to the rim of a bar is a quarter of it
-    keep = np.bincount(label, seeds.ravel()[inside], count) > 0
+    # A bar's mean distance to its rim is a quarter of its width; pixels at the rim count as 1 there and lie 1/2 deep.
+    stroke = np.maximum(4 * (np.bincount(label, distance, count) / area - 0.5), 1)
+    keep = np.bincount(label, seeds.ravel()[inside] > 0, count) >= SEEDS * area
     keep &= np.maximum(stats[:, 2], stats[:, 3]) >= LEAST
     keep &= area >= 3 * stroke**2  # a stroke is longer than thick; a square dot has 2.2, a round one 1.8
-    if not keep.any():
+    x, y, w, h = stats[:, :4].T
+    at_edge = (x == 0) | (y == 0) | (x + w == mask.shape[1]) | (y + h == mask.shape[0])
+    rim = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+    if not ruled:
+        keep &= np.bincount(rim, minlength=count) < 0.5 * np.maximum(w, h)  # lies along the edge: the table
+    sure = keep & ~at_edge if (keep & ~at_edge).any() else keep
+    if not sure.any():
         return [], 1.0
-    thickness = _weighted_median(stroke[keep], (area / stroke)[keep])
-    keep &= stroke <= 3 * thickness
+    thickness = _weighted_median(stroke[sure], (area / stroke)[sure])
+    keep &= np.maximum(w, h) >= 3 * thickness
+    keep &= stroke <= np.where(at_edge, 1.6, 3) * thickness  # the table, a hand, a shadow come in from the edge
     return [_part(labels, i, stats[i], float(stroke[i])) for i in np.flatnonzero(keep)], thickness
 
 
@@ -230,30 +288,41 @@ def _level_lines(mask: np.ndarray, faint: np.ndarray, thickness: float, least: f
     """The pixels of nearly level lines that are at least that long."""
     height, width = mask.shape
     band = np.zeros_like(mask)
-    length = max(round(8 * thickness), 9)
+    length = round(max(14 * thickness, least / 10))  # no stroke of a digit is that straight for that long
     swollen = cv2.dilate(faint, np.ones((3, 1), np.uint8))  # a sloped line's runs get long enough
     runs = cv2.morphologyEx(swollen, cv2.MORPH_OPEN, np.ones((1, length), np.uint8))
-    bridged = cv2.dilate(runs, np.ones((1, length), np.uint8))
+    bridged = cv2.dilate(runs, np.ones((5, length), np.uint8))
     count, labels, stats, _ = cv2.connectedComponentsWithStats(bridged, connectivity=8)
     thickest = 0.0
     for i in np.flatnonzero((stats[1:, 2] - length >= least) & (stats[1:, 3] <= stats[1:, 2] / 3)) + 1:
         x, y, w, h = (int(n) for n in stats[i, :4])
         line = (runs[y : y + h, x : x + w] > 0) & (labels[y : y + h, x : x + w] == i)
-        rows, columns = np.nonzero(line)
-        first, last, filled = columns.min(), columns.max(), line.any(axis=0).sum()
-        thick = max(1.0, len(columns) / filled - 2)
-        through = x + first <= length and x + last >= width - length
-        if filled < 0.7 * (last - first) or thick > 2 * thickness or not (through or last - first >= 40 * thick):
-            continue
-        fit = np.polyfit(columns, rows, 2 if through else 1)
-        along = np.arange(-x, width - x, max(1, width // 64))
-        points = np.stack([along + x, np.polyval(fit, along) + y], axis=1)
-        cv2.polylines(band, [np.rint(points).astype(np.int32)], False, 255, round(thick) + 3)
-        thickest = max(thickest, thick)
+        columns = line.sum(axis=0)
+        filled = np.flatnonzero(columns)
+        span = filled[-1] + 1 - filled[0]
+        thick = max(1.0, float(np.median(columns[filled])) - 2)
+        edge = max(2 * thick, 0.02 * width)
+        through = x + filled[0] <= edge and x + filled[-1] >= width - edge
+        if len(filled) >= 0.7 * span and thick <= 2 * thickness and (through or span >= 40 * thick):
+            # Its middle, by medians over stretches: digits that stand on the line don't pull it off its way.
+            middle = (np.arange(h) @ line)[filled] / columns[filled]
+            pieces = np.array_split(np.arange(len(filled)), max(2, len(filled) // length))
+            along = np.array(
+                [
+                    filled[0] - length,
+                    *(np.median(filled[i]) for i in pieces),
+                    filled[-1] + length,
+                ]
+            )
+            level = np.array([np.median(middle[i]) for i in pieces])
+            level = np.array([2 * level[0] - level[1], *level, 2 * level[-1] - level[-2]])
+            points = np.rint(np.stack([along + x, level + y], axis=1)).astype(np.int32)
+            cv2.polylines(band, [points], False, 255, round(thick) + 2)
+            thickest = max(thickest, thick)
     if not thickest:
         return band
     lines = cv2.bitwise_and(band, mask)
-    crossing = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((round(1.5 * thickest) + 3, 1), np.uint8))
+    crossing = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((round(thickest) + 2, 1), np.uint8))
     return cv2.subtract(lines, crossing)
 
 
@@ -265,8 +334,8 @@ def _frames(parts: list[Part]) -> list[Part]:
     margin = np.array([part.stroke for part in parts])[:, None]
     inside = (boxes[None, :, :2] > boxes[:, None, :2] + margin[..., None]).all(axis=2)
     inside &= (boxes[None, :, 2:] < boxes[:, None, 2:] - margin[..., None]).all(axis=2)
-    heights = boxes[:, 3] - boxes[:, 1]
-    inside &= heights[None] > 0.2 * heights[:, None]
+    size = boxes[:, 2:] - boxes[:, :2]
+    inside &= size.max(axis=1)[None] > 0.12 * size.min(axis=1)[:, None]
     frames = []
     for part, others in zip(parts, inside):
         middle = part.mask[part.height // 4 : -(part.height // 4), part.width // 4 : -(part.width // 4)]
@@ -275,24 +344,38 @@ def _frames(parts: list[Part]) -> list[Part]:
     return frames
 
 
-def _join(parts: list[Part]) -> list[Part]:
+def _join(parts: list[Part], slope: float) -> list[Part]:
     """Strokes of one digit that came apart, joined again."""
     parts = list(parts)
-    if not parts:
-        return []
-    tall = np.array([part.height for part in parts], float)
+    if len(parts) < 2:
+        return parts
+    boxes = _level_boxes(parts, slope)
+    tall = boxes[:, 3] - boxes[:, 1]
     typical = _weighted_median(tall, tall) if len(parts) > 3 else np.inf
-    done = False
-    while not done:
-        done = True
-        boxes = np.array([part.box for part in parts])
-        for i, j in _near(boxes):
-            if _one_digit(parts[i], parts[j], typical):
-                parts[i] = _merge(parts[i], parts[j])
-                del parts[j]
-                done = False
-                break
+    pairs = _near(boxes)
+    while pairs:
+        i, j = pairs.pop(0)
+        if _one_digit(parts[i], parts[j], boxes[i], boxes[j], typical):
+            parts[i] = _merge(parts[i], parts[j])
+            boxes[i] = np.hstack(
+                [
+                    np.minimum(boxes[i, :2], boxes[j, :2]),
+                    np.maximum(boxes[i, 2:], boxes[j, 2:]),
+                ]
+            )
+            del parts[j]
+            boxes = np.delete(boxes, j, axis=0)
+            pairs = _near(boxes)
     return parts
+
+
+def _level_boxes(parts: list[Part], slope: float) -> np.ndarray:
+    """N x 4: each part's box (x0, y0, x1, y1) in a picture turned so that the text is level."""
+    rows, columns = (
+        _extents(parts, np.array([slope])),
+        _extents(parts, np.array([slope - np.pi / 2])),
+    )
+    return np.stack([columns[0][0], rows[0][0], columns[1][0] + 1, rows[1][0] + 1], axis=1)
 
 
 def _near(boxes: np.ndarray) -> list[tuple[int, int]]:
@@ -304,19 +387,20 @@ def _near(boxes: np.ndarray) -> list[tuple[int, int]]:
     return list(zip(first[order].tolist(), second[order].tolist()))
 
 
-def _one_digit(a: Part, b: Part, typical: float) -> bool:
+def _one_digit(a: Part, b: Part, box_a: np.ndarray, box_b: np.ndarray, typical: float) -> bool:
     """Whether two parts are strokes of one digit: close, one above the other or one a fragment, not too tall joined."""
-    low, high = sorted((a.height, b.height))
+    (aw, ah), (bw, bh) = box_a[2:] - box_a[:2], box_b[2:] - box_b[:2]
+    low, high = sorted((ah, bh))
+    if max(box_a[3], box_b[3]) - min(box_a[1], box_b[1]) > 1.35 * max(typical, high) or low > 0.8 * typical:
+        return False
     stroke = max(a.stroke, b.stroke)
-    if max(a.box[3], b.box[3]) - min(a.box[1], b.box[1]) > 1.35 * max(typical, high):
+    shared = min(box_a[2], box_b[2]) - max(box_a[0], box_b[0])
+    limit = 2 * stroke
+    if shared >= 0.5 * min(aw, bw):
+        limit = max(2.5 * stroke, 0.12 * high)
+    elif low > 0.5 * high:
         return False
-    if low > 0.8 * typical:
-        return False
-    gap = np.sqrt(((a.outline[:, None] - b.outline[None]) ** 2).sum(axis=2).min())
-    shared = min(a.box[2], b.box[2]) - max(a.box[0], b.box[0])
-    if shared >= 0.5 * min(a.width, b.width):
-        return gap <= max(2 * stroke, 0.12 * high)
-    return low < 0.5 * high and gap <= 1.5 * stroke
+    return bool((((a.outline[:, None] - b.outline[None]) ** 2).sum(axis=2) <= limit**2).any())
 
 
 def _merge(a: Part, b: Part) -> Part:
@@ -326,7 +410,12 @@ def _merge(a: Part, b: Part) -> Part:
     for part in (a, b):
         left, top, right, bottom = part.box
         mask[top - y0 : bottom - y0, left - x0 : right - x0] |= part.mask
-    return Part((x0, y0, x1, y1), mask, np.concatenate([a.outline, b.outline]), max(a.stroke, b.stroke))
+    return Part(
+        (x0, y0, x1, y1),
+        mask,
+        np.concatenate([a.outline, b.outline]),
+        max(a.stroke, b.stroke),
+    )
 
 
 # 3. Rows and columns
@@ -354,7 +443,10 @@ def _slope(parts: list[Part]) -> float:
 def _occupied(first: np.ndarray, last: np.ndarray) -> np.ndarray:
     """The length of the union of the N intervals in each of A rows."""
     order = np.argsort(first, axis=1)
-    first, last = np.take_along_axis(first, order, 1), np.take_along_axis(last, order, 1)
+    first, last = (
+        np.take_along_axis(first, order, 1),
+        np.take_along_axis(last, order, 1),
+    )
     reach = np.maximum.accumulate(last, axis=1)
     gaps = np.maximum(first[:, 1:] - reach[:, :-1], 0).sum(axis=1)
     return reach[:, -1] - first[:, 0] - gaps
@@ -380,17 +472,19 @@ def _rows(parts: list[Part]) -> list[tuple[list[Part], float]]:
     return rows
 
 
-def _digits_only(row: list[Part]) -> list[Part]:
-    """A line without its minus signs, dots and commas: written with the same pen, but much lower than its digits."""
-    heights = np.array([part.height for part in row], float)
-    typical = _weighted_median(heights, heights)
-    pen = _weighted_median(np.array([part.stroke for part in row]), heights)
-    return [
-        part
-        for part in row
-        if not (part.height < 0.4 * typical and part.stroke > 0.5 * pen)
-        and not (part.width > 2 * part.height and part.height < 4 * part.stroke)
-    ]
+def _digits_only(row: list[Part], lowest: float = 0.35) -> list[Part]:
+    """A line without its minus signs, dots and commas (much lower than its digits) and without what is left of rulings."""
+    heights, widths = (np.array([getattr(part, name) for part in row], float) for name in ("height", "width"))
+    strokes = np.array([part.stroke for part in row])
+    weights = np.minimum(heights, widths)
+    typical, pen = (
+        _weighted_median(heights, weights),
+        _weighted_median(strokes, weights),
+    )
+    low = (heights < lowest * typical) & (strokes > 0.4 * pen)
+    flat = (widths > 2 * heights) & (heights < 5 * strokes)
+    long = (heights > 2.5 * typical) & (widths < 0.2 * heights)
+    return [part for part, drop in zip(row, low | flat | long) if not drop]
 
 
 def _cut(part: Part) -> list[Part]:
@@ -400,7 +494,10 @@ def _cut(part: Part) -> list[Part]:
     filled = part.mask > 0
     extent = part.height - filled.argmax(axis=0) - filled[::-1].argmax(axis=0)
     extent = np.where(filled.any(axis=0), extent, 0)
-    before, after = np.maximum.accumulate(extent), np.maximum.accumulate(extent[::-1])[::-1]
+    before, after = (
+        np.maximum.accumulate(extent),
+        np.maximum.accumulate(extent[::-1])[::-1],
+    )
     valley = np.minimum(before, after) - extent
     valley[np.minimum(before, after) < 0.6 * part.height] = 0
     x = int(valley.argmax())
@@ -483,12 +580,25 @@ def contact_sheet(image: np.ndarray, segments: Segments, stages: dict) -> np.nda
     scale = page.shape[1] / image.shape[1]
     colours = ((0, 0, 230), (230, 80, 0), (0, 150, 0), (190, 0, 190))  # a colour a line
     for (x, y, w, h), line in zip((segments.boxes * scale).round().astype(int).tolist(), segments.lines):
-        cv2.rectangle(boxed, (x, y), (x + w, y + h), colours[line % 4], max(1, min(page.shape[:2]) // 300))
+        cv2.rectangle(
+            boxed,
+            (x, y),
+            (x + w, y + h),
+            colours[line % 4],
+            max(1, min(page.shape[:2]) // 300),
+        )
     across = max(1, int(np.ceil(np.sqrt(len(segments.patches) * page.shape[1] / page.shape[0]))))
     tiles = np.zeros((-(-max(1, len(segments.patches)) // across), across, PATCH, PATCH), np.uint8)
     tiles.reshape(-1, PATCH, PATCH)[: len(segments.patches)] = segments.patches
     tiles = tiles.transpose(0, 2, 1, 3).reshape(tiles.shape[0] * PATCH, -1)
-    panels = [page, cv2.bitwise_not(stages["ink"]), cv2.bitwise_not(mask), profiled, boxed, tiles]
+    panels = [
+        page,
+        cv2.bitwise_not(stages["ink"]),
+        cv2.bitwise_not(mask),
+        profiled,
+        boxed,
+        tiles,
+    ]
     names = ["picture", "ink", "mask", "parts and profiles", "boxes", "patches"]
     cells = [_panel(panel, name, page.shape) for panel, name in zip(panels, names)]
     return np.vstack([np.hstack(cells[:3]), np.hstack(cells[3:])])
@@ -504,5 +614,14 @@ def _panel(picture: np.ndarray, name: str, shape: tuple[int, ...]) -> np.ndarray
     panel = np.full((height + 28, max(width, 160) + 8, 3), 235, np.uint8)
     small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST)
     panel[24 : 24 + size[1], 4 : 4 + size[0]] = small
-    cv2.putText(panel, name, (4, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (60, 60, 60), 1, cv2.LINE_AA)
+    cv2.putText(
+        panel,
+        name,
+        (4, 17),
+        cv2.FONT_HERSHEY_SIMPLEX,
+        0.5,
+        (60, 60, 60),
+        1,
+        cv2.LINE_AA,
+    )
     return panel
