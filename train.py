@@ -32,6 +32,7 @@ from utils import (
     UserError,
     evaluate,
     find_checkpoint,
+    keep_freed_memory,
     load_checkpoint,
     pick_device,
     run_script,
@@ -213,6 +214,7 @@ def train(opt: options.Options, given: set[str]) -> None:
     opt, run, checkpoint = start_or_resume(opt, given)
     device = pick_device(opt.device)
     seed_everything(opt.seed)
+    keep_freed_memory()
     digits = mnist.load(opt.data, train=True)
     if opt.epochs is None:
         opt.epochs = EPOCHS_OF_SUBSET if "subset" in digits.source else EPOCHS
