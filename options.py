@@ -200,12 +200,12 @@ def train_parser() -> Parser:
         "--batch_size", type=positive_int, default=128, metavar="N", help="images a step (default: %(default)s)"
     )
     learning.add_argument(
-        "--lr", type=positive, default=2e-3, metavar="RATE", help="AdamW's highest learning rate (default: %(default)s)"
+        "--lr", type=positive, default=3e-3, metavar="RATE", help="AdamW's highest learning rate (default: %(default)s)"
     )
     learning.add_argument(
         "--lr_decay",
         type=fraction,
-        default=0.6,
+        default=0.55,
         metavar="X",
         help="the rate falls smoothly by this factor per 60,000 images (default: %(default)s)",
     )
