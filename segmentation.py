@@ -118,7 +118,8 @@ def _ink(page: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     height, width = page.shape[:2]
     step = max(1.0, min(height, width) / 120)
     small = cv2.resize(page, (round(width / step), round(height / step)), interpolation=cv2.INTER_AREA)
-    if _bright_on_dark(cv2.cvtColor(small, cv2.COLOR_BGR2GRAY)):  # go on with the negative
+    tiny = cv2.resize(small, None, fx=2 / 3, fy=2 / 3, interpolation=cv2.INTER_AREA) if step > 1 else small
+    if _bright_on_dark(cv2.cvtColor(tiny, cv2.COLOR_BGR2GRAY)):  # go on with the negative
         page, small = cv2.bitwise_not(page), cv2.bitwise_not(small)
     half = cv2.resize(page, ((width + 1) // 2, (height + 1) // 2), interpolation=cv2.INTER_AREA)
     side = max(3, round(_stroke_bound(_darkest(small)) * step))  # twice the bound, in pixels of `half`
@@ -126,7 +127,10 @@ def _ink(page: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     paper = cv2.erode(
         paper, np.ones((max(3, side // 4 | 1),) * 2, np.uint8)
     )  # at the sheet's edge the table's darkness is no ink
-    paper = cv2.resize(cv2.max(paper, 32), (width, height), interpolation=cv2.INTER_LINEAR)
+    # Division makes noise grow where it is dark: no further than three times, a deeper shadow leaves its ink a little weaker.
+    least = np.percentile(paper[::8, ::8].reshape(-1, 3), 90, axis=0) / 3
+    paper = cv2.max(paper, (*least.clip(16).tolist(), 0))
+    paper = cv2.resize(paper, (width, height), interpolation=cv2.INTER_LINEAR)
     ink = cv2.bitwise_not(_darkest(cv2.divide(page, paper, scale=255 - PAPER)))  # noise goes to both sides of PAPER
     level, floor = (cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR) for small in _floor(ink))
     return cv2.subtract(ink, level), cv2.subtract(floor, level)
@@ -150,7 +154,7 @@ def _bright_on_dark(grey: np.ndarray) -> bool:
     wide the strokes are is not known yet: neighbourhoods of several sizes vote.
     """
     vote = 0.0
-    for part in (4, 8, 16):
+    for part in (6, 12, 24):
         stray = grey - cv2.medianBlur(grey, max(7, min(grey.shape) // part) | 1).astype(np.float32)
         power = stray * np.abs(stray)
         vote += float(power.sum() / max(np.abs(power).sum(), 1.0))
@@ -176,37 +180,37 @@ def _stroke_bound(dark: np.ndarray) -> int:
 
 def _parts(ink: np.ndarray, floor: np.ndarray, stages: dict) -> list[Part]:
     """Connected ink that may be strokes of digits."""
-    faint, mask, seeds = _masks(ink, floor)
+    lines, mask, seeds = _masks(ink, floor)
     stages["mask"] = mask.copy()
-    parts, thickness = _connected(mask, seeds)
-    frames = _frames(parts)
+    found = _connected(mask, seeds)
+    frames = _frames(found.parts())
     for frame in frames:
         x0, y0, x1, y1 = frame.box
-        for picture in (faint, mask):
+        for picture in (lines, mask):
             picture[y0:y1, x0:x1] &= ~cv2.dilate(frame.mask, np.ones((3, 3), np.uint8))
-    parts = [part for part in parts if part not in frames]
-    rulings = _rulings(mask, faint, thickness)
-    if rulings is not None:
+    rulings = _rulings(mask, lines, found)
+    if rulings.any():
         stages["rulings"] = rulings
         mask = cv2.subtract(mask, rulings)
-    left = _connected(mask, seeds, ruled=False)
-    parts, thickness = left if left[0] or rulings is None else (parts, thickness)  # nothing but a line: it is a 1
-    stages["thickness"] = thickness
-    return parts
+    if frames or rulings.any():
+        left = _connected(mask, seeds)
+        found = left if len(left.kept) else found  # nothing but a line: it is a 1
+    stages["thickness"] = found.thickness
+    return found.parts(found.kept[~found.along_edge[found.kept]])
 
 
 def _masks(ink: np.ndarray, floor: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Three H x W masks of rising strength: more than noise, ink, and strong ink that a part must have somewhere."""
+    """Three H x W masks of rising strength: for lines, for ink, and the strong ink that a part must have somewhere."""
     faint = cv2.compare(ink, floor, cv2.CMP_GT)
-    parts, _ = _connected(faint, faint)
-    strong = np.concatenate([ink[p.box[1] : p.box[3], p.box[0] : p.box[2]][p.mask > 0] for p in parts] or [ink[:0, 0]])
+    step = 2 if min(ink.shape) >= 240 else 1  # half the picture tells the pen's strength as well
+    strokes = _connected(np.ascontiguousarray(faint[::step, ::step]), faint[::step, ::step], LEAST // step)
+    strong = ink[::step, ::step][np.isin(strokes.labels, strokes.kept)]
     if not len(strong):
         return (np.zeros_like(ink),) * 3
     level, _ = cv2.threshold(strong, 0, 255, cv2.THRESH_OTSU)
     pen = float(strong[strong > level].mean()) if (strong > level).any() else float(level)
-    levels = (cv2.threshold(ink, part * pen, 255, cv2.THRESH_BINARY)[1] for part in (0.25, 0.35, 0.55))
-    lines, mask, strong = levels
-    return lines, mask, cv2.bitwise_and(strong, faint)
+    lines, mask, seeds = (cv2.threshold(ink, part * pen, 255, cv2.THRESH_BINARY)[1] for part in (0.25, 0.35, 0.55))
+    return lines, mask, cv2.bitwise_and(seeds, faint)
 
 
 def _floor(ink: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -229,30 +233,48 @@ def _floor(ink: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return half.astype(np.uint8), floor.astype(np.uint8)
 
 
-def _connected(mask: np.ndarray, seeds: np.ndarray, ruled: bool = True) -> tuple[list[Part], float]:
-    """The connected parts of the mask that reach a seed and are like strokes, and the pen's thickness in pixels."""
+@dataclass(frozen=True)
+class Connected:
+    """The connected components of a mask: arrays with one entry a component, number 0 is what lies between them."""
+
+    labels: np.ndarray  # H x W: the component of each pixel
+    stats: np.ndarray  # x, y, width, height, area
+    stroke: np.ndarray  # thickness in pixels
+    along_edge: np.ndarray  # whether it lies along the picture's edge, as a table does
+    kept: np.ndarray  # numbers of those that are like strokes
+    thickness: float  # of the pen, in pixels
+
+    def parts(self, numbers: np.ndarray | None = None) -> list[Part]:
+        """The components of these numbers (default: all that are kept)."""
+        return [self._part(i) for i in (self.kept if numbers is None else numbers)]
+
+    def _part(self, i: int) -> Part:
+        x, y, w, h = self.stats[i, :4].tolist()
+        mask = cv2.inRange(self.labels[y : y + h, x : x + w], int(i), int(i))
+        return Part((x, y, x + w, y + h), mask, _outline(mask) + (x, y), float(self.stroke[i]))
+
+
+def _connected(mask: np.ndarray, seeds: np.ndarray, least: int = LEAST) -> Connected:
+    """The connected components of the mask; kept are those that have seeds and are like strokes of one pen."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
-    inside = np.flatnonzero(mask)
+    inside = np.flatnonzero(mask != 0)
     label = labels.ravel()[inside]
-    area = np.maximum(stats[:, cv2.CC_STAT_AREA], 1)
+    x, y, w, h, area = stats.T
     distance = cv2.distanceTransform(mask, cv2.DIST_L2, 3).ravel()[inside]
     # A bar's mean distance to its rim is a quarter of its width; pixels at the rim count as 1 there and lie 1/2 deep.
     stroke = np.maximum(4 * (np.bincount(label, distance, count) / area - 0.5), 1)
-    keep = np.bincount(label, seeds.ravel()[inside] > 0, count) >= SEEDS * area
-    keep &= np.maximum(stats[:, 2], stats[:, 3]) >= LEAST
+    keep = np.bincount(label, seeds.ravel()[inside] != 0, count) >= SEEDS * area
+    keep[0] = False
+    keep &= np.maximum(w, h) >= least
     keep &= area >= 3 * stroke**2  # a stroke is longer than thick; a square dot has 2.2, a round one 1.8
-    x, y, w, h = stats[:, :4].T
     at_edge = (x == 0) | (y == 0) | (x + w == mask.shape[1]) | (y + h == mask.shape[0])
     rim = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
-    if not ruled:
-        keep &= np.bincount(rim, minlength=count) < 0.5 * np.maximum(w, h)  # lies along the edge: the table
+    along_edge = np.bincount(rim, minlength=count) >= 0.5 * np.maximum(w, h)
     sure = keep & ~at_edge if (keep & ~at_edge).any() else keep
-    if not sure.any():
-        return [], 1.0
-    thickness = _weighted_median(stroke[sure], (area / stroke)[sure])
+    thickness = _weighted_median(stroke[sure], (area / stroke)[sure]) if sure.any() else 1.0
     keep &= np.maximum(w, h) >= 3 * thickness
     keep &= stroke <= np.where(at_edge, 1.6, 3) * thickness  # the table, a hand, a shadow come in from the edge
-    return [_part(labels, i, stats[i], float(stroke[i])) for i in np.flatnonzero(keep)], thickness
+    return Connected(labels, stats, stroke, along_edge, np.flatnonzero(keep), thickness)
 
 
 def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
@@ -261,27 +283,23 @@ def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
     return float(values[order][np.searchsorted(total, total[-1] / 2)])
 
 
-def _part(labels: np.ndarray, i: int, stat: np.ndarray, stroke: float) -> Part:
-    x, y, w, h = (int(n) for n in stat[:4])
-    mask = (labels[y : y + h, x : x + w] == i).astype(np.uint8) * 255
-    return Part((x, y, x + w, y + h), mask, _outline(mask) + (x, y), stroke)
-
-
 def _outline(mask: np.ndarray) -> np.ndarray:
     contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     return np.concatenate(contours)[:, 0]
 
 
-def _rulings(mask: np.ndarray, faint: np.ndarray, thickness: float) -> np.ndarray | None:
+def _rulings(mask: np.ndarray, faint: np.ndarray, found: Connected) -> np.ndarray:
     """Long straight thin lines of the mask (rulings, grids, margins), without the pixels where digits cross them.
 
-    They are looked for in the faint mask, where they have fewer gaps.
+    They are looked for in the faint mask, where they have fewer gaps, if any ink is long enough to be a piece of one.
     """
     least = max(mask.shape) * RULING
-    level = _level_lines(mask, faint, thickness, least)
-    upright = _level_lines(mask.T.copy(), faint.T.copy(), thickness, least).T
-    found = cv2.bitwise_or(level, np.ascontiguousarray(upright))
-    return found if found.any() else None
+    rulings = np.zeros_like(mask)
+    if (found.stats[1:, 2] > least / 2).any():
+        rulings |= _level_lines(mask, faint, found.thickness, least)
+    if (found.stats[1:, 3] > least / 2).any():
+        rulings |= _level_lines(mask.T.copy(), faint.T.copy(), found.thickness, least).T
+    return rulings
 
 
 def _level_lines(mask: np.ndarray, faint: np.ndarray, thickness: float, least: float) -> np.ndarray:
