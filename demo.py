@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import cv2
+import numpy as np
 from tqdm import tqdm
 
 import options
@@ -33,6 +34,7 @@ from utils import (
     write_image,
     write_text,
 )
+from viewer import Window
 
 COMPANIONS = {".json", ".csv", ".md", ".py"}  # lie beside pictures and are passed over; any other file is reported
 TOO_SMALL = 7  # pixels: ten digits can't be told apart in fewer (the smallest fonts are 5 x 7)
@@ -141,7 +143,8 @@ def demo(opt: options.Options) -> int:
         write_text(opt.output / "results.json", json.dumps(results, indent=1, ensure_ascii=False) + "\n")
         write_text(opt.output / "results.csv", csv_rows(images))
 
-    start, shown = time.perf_counter(), opt.show
+    start = time.perf_counter()
+    window = Window("demo.py - any key: next, Esc or q: end") if opt.show else None
     try:
         for name, path in tqdm(pictures, unit="picture"):
             try:
@@ -161,8 +164,8 @@ def demo(opt: options.Options) -> int:
             if opt.debug:
                 sheet = contact_sheet(image, stages["segments"], stages)
                 write_image((opt.debug / PurePosixPath(name)).with_suffix(".png"), sheet)
-            if shown:
-                shown = show(name, annotated)
+            if window and not show(window, annotated):
+                window = None  # enough seen; the rest is read without
     except (KeyboardInterrupt, UserError):  # UserError: a result can't be written
         save()
         print(f"\nstopped: the {len(images)} of {len(pictures)} pictures read so far are in {opt.output}")
@@ -183,19 +186,14 @@ def demo(opt: options.Options) -> int:
     return 1 if failures else 0
 
 
-def show(name: str, picture: cv2.Mat) -> bool:
+def show(window: Window, picture: np.ndarray) -> bool:
     """Show a picture until a key; False when that was Esc or q, or the window was closed."""
-    window = "demo.py - any key: next, Esc or q: end"
-    cv2.namedWindow(window, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
-    cv2.imshow(window, picture)
-    cv2.setWindowTitle(window, f"{name} - any key: next, Esc or q: end")
-    key = -1
-    while key == -1:
-        key = cv2.waitKey(50)
-        if cv2.getWindowProperty(window, cv2.WND_PROP_VISIBLE) < 1:
-            return False
-    if key & 0xFF in (27, ord("q")):
-        cv2.destroyWindow(window)
+    window.show(picture)
+    key = ""
+    while not key:
+        key = window.key(milliseconds=50)
+    if key in ("q", "\x1b"):
+        window.close()
         return False
     return True
 

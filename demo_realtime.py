@@ -1,157 +1,333 @@
-"""Read handwritten digits live: `python demo_realtime.py` with a webcam, or --source and a video file or URL.
+"""Read handwritten digits live: `python demo_realtime.py` with a webcam; --source: a video, a phone's URL, a folder.
 
-Each frame goes through the same Recognizer as demo.py's pictures. Esc, q or closing the window ends it; without a
-screen, --headless with --json or --record keeps what was read.
+Three things run side by side, so that what is seen is now: a thread reads the camera and keeps its newest frame
+(capture.py), a thread finds and reads the digits of one frame at a time, and the main loop below shows every frame,
+with the reading of that very frame where it is there in time and with the last one otherwise (viewer.py). What is
+shown, printed, recorded and written is the steady reading (tracking.py). Without a screen: --headless, or --serve.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import re
+import signal
+import statistics
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from pathlib import Path
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import TextIO
 
 import cv2
 import numpy as np
+import torch
 
 import options
-from recognition import Recognizer
-from utils import UserError, draw_reading, prepare_folder, put_text, require_display, run_script
+from capture import Capture, Frame, Slides, silence_opencv
+from recognition import Reading, Recognizer
+from segmentation import Segments, contact_sheet
+from tracking import Tracker
+from utils import (
+    UserError,
+    draw_reading,
+    prepare_folder,
+    put_text,
+    require_display,
+    run_script,
+    write_image,
+    write_text,
+)
+from viewer import Broadcast, Recorder, Window, draw_features, draw_help, draw_patches, draw_status
 
-WINDOW = "LeNet-5 reads - Esc or q: end"
-ANSWER_WITHIN = 8000  # milliseconds for a camera or stream on the network to answer
-WIDTH, HEIGHT = 640, 480  # asked of a camera: more pixels cost time and say nothing more about a page of digits
-
-
-def without_password(source: str) -> str:
-    """The source as it may be shown: the user and password of a URL left out."""
-    return re.sub(r"(?<=://)[^/@]*@", "", source)
-
-
-def open_source(source: str) -> cv2.VideoCapture:
-    """Open a camera index, video file or URL. UserError when it doesn't open."""
-    shown = without_password(source)
-    if source.isdecimal():
-        capture = cv2.VideoCapture(int(source))
-        capture.set(cv2.CAP_PROP_FRAME_WIDTH, WIDTH)
-        capture.set(cv2.CAP_PROP_FRAME_HEIGHT, HEIGHT)
-        hint = "is it plugged in, free and allowed? another one: --source 1; a video: --source page.mp4"
-        shown = f"camera {source}"
-    elif "://" in source:
-        timeouts = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, ANSWER_WITHIN, cv2.CAP_PROP_READ_TIMEOUT_MSEC, ANSWER_WITHIN]
-        capture = cv2.VideoCapture(source, cv2.CAP_FFMPEG, timeouts)
-        hint = "is the phone's camera app running, and on the same network? try the address in a browser"
-    else:
-        if not Path(source).is_file():
-            raise UserError(f"there is no video {source}; name a file, a URL or a camera's index")
-        capture = cv2.VideoCapture(source)
-        hint = "is it a video? broken, perhaps, or of a format that OpenCV can't play"
-    if not capture.isOpened():
-        capture.release()
-        raise UserError(f"{shown} doesn't open: {hint}")
-    return capture
+TITLE = "LeNet-5 reads - h: keys, q: end"
+PATIENCE = 0.5  # of a frame's period: how long a picture waits for its own reading before it is shown with the last one
+SILENT = 2.0  # seconds without a frame after which the picture says so
+FLAT = (
+    12  # grey levels: a picture (in cells of a 40th) that varies less, or is darker, shows no writing: a covered lens
+)
+WHITE, RED = (255, 255, 255), (60, 60, 255)
+KEYS = {
+    "q": "Esc, q  end",
+    " ": "Space  freeze",
+    "s": "s  save picture and JSON",
+    "r": "r  record",
+    "d": "d  stages of the segmentation",
+    "p": "p  what the network sees",
+    "f": "f  what its layers make of it",
+    "h": "h  these keys",
+}
 
 
-class Recorder:
-    """A video file of the annotated frames; .avi (MJPG) can be played even after a kill, .mp4 only once closed."""
+@dataclass
+class LiveReading:
+    """What was read of a frame, and what it was read from."""
 
-    def __init__(self, path: Path, fps: float) -> None:
-        """fps: frames a second at which the file plays. UserError when it can't be written."""
-        prepare_folder(path.parent)
-        self.path, self.fps, self.size = path, fps, None
+    frame: Frame
+    reading: Reading
+    stages: dict = field(default_factory=dict)
 
-    def write(self, frame: np.ndarray) -> None:
-        """Add a frame; one of another size than the first is scaled, as a VideoWriter would drop it silently."""
-        if self.size is None:
-            self.size = frame.shape[1::-1]
-            code = "MJPG" if self.path.suffix.lower() == ".avi" else "mp4v"
-            self.writer = cv2.VideoWriter(str(self.path), cv2.VideoWriter_fourcc(*code), self.fps, self.size)
-            if not self.writer.isOpened():
-                raise UserError(f"can't write the video {self.path}; choose a name that ends in .avi or .mp4")
-        self.writer.write(frame if frame.shape[1::-1] == self.size else cv2.resize(frame, self.size))
+
+def is_blank(image: np.ndarray) -> bool:
+    """Whether a picture is too flat or dark to show any writing: it costs 0.1 ms to see that a lens is covered."""
+    small = cv2.resize(image, (40, 40), interpolation=cv2.INTER_AREA)
+    return int(small.max()) - int(small.min()) < FLAT
+
+
+class LiveReader:
+    """Reads frames one at a time in a thread of its own."""
+
+    def __init__(self, recognizer: Recognizer, tracker: Tracker | None) -> None:
+        """tracker: None where each frame is a picture for itself."""
+        self.recognizer, self.tracker = recognizer, tracker
+        self.pool = ThreadPoolExecutor(1, "reader")
+
+    def start(self, frame: Frame, stages: bool) -> Future[LiveReading]:
+        """Begin to read a frame; `stages`: keep what the segmentation made."""
+        return self.pool.submit(self._read, frame, {} if stages else None)
+
+    def _read(self, frame: Frame, stages: dict | None) -> LiveReading:
+        if is_blank(frame.image):
+            reading = Reading(frame.image.shape[1], frame.image.shape[0], ())
+        else:
+            reading = self.recognizer.read(frame.image, stages=stages)
+        if self.tracker:
+            reading = self.tracker.update(reading, frame.time)
+        return LiveReading(frame, reading, stages or {})
 
     def close(self) -> None:
-        """Finish the file, so that it can be played."""
-        if self.size is not None:
-            self.writer.release()
+        """End the thread."""
+        self.pool.shutdown(wait=True, cancel_futures=True)
+
+
+class Live:
+    """The main loop's state: what is shown, recorded and counted."""
+
+    def __init__(self, opt: options.Options, capture: Capture, recognizer: Recognizer) -> None:
+        self.opt, self.capture, self.recognizer = opt, capture, recognizer
+        self.still = isinstance(capture.source, Slides)  # each frame is another picture: nothing to be followed
+        self.tracker = None if self.still else Tracker(opt.min_confidence)
+        self.reader = LiveReader(recognizer, self.tracker)
+        self.window = Window(TITLE) if not opt.headless and not opt.serve else None
+        self.broadcast: Broadcast | None = None
+        self.recorder: Recorder | None = None
+        self.log: TextIO | None = None
+        self.latest: LiveReading | None = None
+        self.pending: Future[LiveReading] | None = None
+        self.switches: set[str] = set()  # of the keys that switch something on: " ", d, p, f, h
+        self.lines: list[str] | None = None
+        self.read = self.shown = 0
+        self.latencies: deque[float] = deque(maxlen=1000)
+        self.times: deque[float] = deque(maxlen=30)  # when the last frames were shown
+        self.picture: np.ndarray | None = None
+
+    @property
+    def looked_at(self) -> bool:
+        """Whether anybody sees the picture."""
+        return self.window is not None or self.broadcast is not None
+
+    def open_outputs(self) -> None:
+        """Begin what the options ask for. UserError before any frame is read."""
+        if self.opt.record:
+            self.recorder = Recorder(self.opt.record, self.capture.fps, keep_time=self.capture.live)
+        if self.opt.json:
+            prepare_folder(self.opt.json.parent)
+            self.log = self.opt.json.open("w", encoding="utf-8")
+        if self.opt.serve:
+            self.broadcast = Broadcast(*self.opt.serve)
+            print(f"serving at {self.broadcast.address} (Ctrl-C ends it)")
+
+    def run(self) -> None:
+        """Until the source ends, --max_frames, or a key. UserError: the source is lost for good, a disk is full."""
+        while not self.opt.max_frames or self.read < self.opt.max_frames:
+            frame = self.capture.next(timeout=0.02 if self.looked_at else 1.0)
+            if frame is None:
+                if self.capture.ended:
+                    break
+                self.say_silence()
+            elif " " not in self.switches:
+                self.take(frame)
+            if self.window and not self.obey(self.window.key()):
+                return
+        if self.pending and not (self.opt.max_frames and self.read >= self.opt.max_frames):
+            self.collect(self.pending.result())
+        if (self.capture.live and self.capture.ended) or self.capture.frames == 0:
+            count = self.capture.frames
+            what = f"was lost after {count} frames" if count else "gave no frame"
+            raise UserError(f"{self.capture.name} {what}; look at its plug, power or network and start again")
+
+    def take(self, frame: Frame) -> None:
+        """Have a frame read, and show it."""
+        if self.pending is None:
+            self.pending = self.reader.start(frame, bool(self.switches & {"d", "p", "f"}))
+        wait([self.pending], timeout=PATIENCE / self.capture.fps if self.looked_at else None)
+        if self.pending.done():
+            reading, self.pending = self.pending.result(), None
+            self.collect(reading)
+        if self.looked_at or self.recorder:
+            self.picture = self.draw(frame)
+            self.put_out(self.picture, frame)
+        self.latencies.append(time.perf_counter() - frame.came)
+        self.times.append(time.perf_counter())
+        self.shown += 1
+
+    def collect(self, latest: LiveReading) -> None:
+        """Keep a new reading: the log's row, and a line on the terminal when what is read has changed."""
+        self.latest, self.read = latest, self.read + 1
+        if self.log:
+            row = {"frame": latest.frame.number, "time": round(latest.frame.time, 4), **latest.reading.as_dict()}
+            try:
+                self.log.write(json.dumps(row) + "\n")
+                self.log.flush()
+            except OSError as error:
+                raise UserError(
+                    f"can't write {self.opt.json} ({error.strerror}); its rows up to here are kept"
+                ) from error
+        if latest.reading.lines != self.lines:
+            self.lines = latest.reading.lines
+            print(f"{latest.frame.time:8.2f} s  {' / '.join(self.lines) or 'no digit'}", flush=True)
+
+    def draw(self, frame: Frame) -> np.ndarray:
+        """The frame with the last reading, and what the keys switched on."""
+        if self.latest is None:
+            return draw_status(frame.image.copy(), [], self.state())
+        reading, stages = self.latest.reading, self.latest.stages
+        if "d" in self.switches and "segments" in stages:
+            return contact_sheet(self.latest.frame.image, stages["segments"], stages)
+        picture = draw_reading(frame.image, reading)
+        segments: Segments | None = stages.get("segments")
+        if "p" in self.switches and segments is not None:
+            draw_patches(picture, segments.boxes, segments.patches)
+        draw_status(picture, reading.lines, self.state())
+        if "h" in self.switches:
+            draw_help(picture, KEYS.values())
+        if "f" in self.switches and segments is not None and len(segments.boxes):
+            patch = segments.patches[self.pointed_at(segments.boxes)]
+            picture = draw_features(picture, patch, self.recognizer.activations(patch))
+        return picture
+
+    def pointed_at(self, boxes: np.ndarray) -> int:
+        """Which box the pointer is nearest to; the largest where no pointer has been."""
+        if self.window is None or self.window.pointer is None:
+            return int((boxes[:, 2] * boxes[:, 3]).argmax())
+        return int(np.linalg.norm(boxes[:, :2] + boxes[:, 2:] / 2 - self.window.pointer, axis=1).argmin())
+
+    def state(self) -> str:
+        """Frame rate, latency and drops."""
+        rate = (len(self.times) - 1) / max(1e-9, self.times[-1] - self.times[0]) if len(self.times) > 1 else 0.0
+        latency = 1000 * statistics.median(list(self.latencies)[-30:]) if self.latencies else 0.0
+        text = f"{rate:.0f} frames/s  {latency:.0f} ms  {self.capture.dropped} dropped"
+        return text + ("  recording" if self.recorder else "")
+
+    def put_out(self, picture: np.ndarray, frame: Frame | None) -> None:
+        """Give a picture to whoever wants it."""
+        if self.recorder and frame:
+            self.recorder.write(picture, frame.time)
+        if self.window:
+            self.window.show(picture)
+        if self.broadcast:
+            self.broadcast.show(picture, self.lines or [], self.state())
+
+    def say_silence(self) -> None:
+        """When no frame has come for a while: say so on the picture (the terminal says it once a loss)."""
+        lost = self.capture.lost_since is not None
+        if not lost and (self.still or not self.capture.live or self.capture.silent_for < SILENT):
+            return
+        if self.tracker and self.pending is None:
+            self.tracker.clear()
+        picture = np.zeros((480, 640, 3), np.uint8) if self.picture is None else self.picture // 3
+        text = "camera lost, trying again" if lost else f"no picture for {self.capture.silent_for:.0f} s"
+        put_text(picture, text, picture.shape[1] // 20, picture.shape[0] // 2, picture.shape[0] / 18, RED)
+        self.put_out(picture, None)
+
+    def obey(self, key: str) -> bool:
+        """Do what a key says; False to end."""
+        if key in ("q", "\x1b"):
+            return False
+        if key == "s" and self.latest:
+            self.save()
+        elif key == "r":
+            self.switch_recording()
+        elif key and key in KEYS:
+            self.switches ^= {key}
+        return True
+
+    def save(self) -> None:
+        """Save the frame, the annotated picture and the reading."""
+        stem = self.opt.output / time.strftime("%Y-%m-%d_%H-%M-%S")
+        write_image(stem.with_suffix(".png"), self.latest.frame.image)
+        write_image(stem.with_name(stem.name + "_read.png"), draw_reading(self.latest.frame.image, self.latest.reading))
+        row = {"file": stem.name + ".png", **self.latest.reading.as_dict()}
+        write_text(stem.with_suffix(".json"), json.dumps({"model": self.recognizer.card, "images": [row]}, indent=1))
+        print(f"saved: {stem}.png, _read.png and .json")
+
+    def switch_recording(self) -> None:
+        """Begin a recording, or end it."""
+        if self.recorder:
+            self.recorder.close()
+            print(f"saved: {self.recorder.path}")
+            self.recorder = None
+        else:
+            path = self.opt.output / time.strftime("%Y-%m-%d_%H-%M-%S.avi")
+            self.recorder = Recorder(path, self.capture.fps, keep_time=True)
+
+    def close(self) -> None:
+        """End everything, whatever happened: the recording can be played, the log is whole."""
+        self.capture.close()
+        self.reader.close()
+        if self.recorder:
+            self.recorder.close()
+        if self.log:
+            self.log.close()
+        if self.broadcast:
+            self.broadcast.close()
+        if self.window:
+            self.window.close()
+
+    def summary(self, seconds: float) -> str:
+        """What was done, in a line or two."""
+        text = f"{self.shown} frames in {seconds:.1f} s ({self.shown / max(seconds, 1e-9):.0f} a second)"
+        text += f", {self.read} read, {self.capture.dropped} dropped"
+        if self.capture.losses:
+            text += f", source lost {self.capture.losses} times"
+        if self.latencies:
+            ordered = sorted(self.latencies)
+            text += f"; latency {1000 * statistics.median(ordered):.0f} ms"
+            text += f" (95 %: {1000 * ordered[int(0.95 * (len(ordered) - 1))]:.0f} ms)"
+        for path in filter(None, (self.recorder and self.recorder.path, self.opt.json)):
+            text += f"\nsaved: {path}"
+        return text
 
 
 def demo_realtime(opt: options.Options) -> int:
     """Read live as the options say. UserError: source, screen, checkpoint, files that can't be written, lost camera."""
-    if not opt.headless:
+    if not opt.headless and not opt.serve:
         try:
             require_display("the window")
         except UserError as error:
-            raise UserError(f"{error}; say --headless with --json FILE or --record FILE") from error
-    recognizer = Recognizer(options.weights_paths(opt)[0], opt.device, opt.min_confidence)
-    live = opt.source.isdecimal() or "://" in opt.source
-    capture = open_source(opt.source)
-    recorder = log = None
-    times: deque[float] = deque(maxlen=30)
-    frames, lines, started = 0, None, time.perf_counter()
+            raise UserError(f"{error}; say --serve to look with a browser, or --headless with --json FILE") from error
+    # Batches are small and three threads share the processor: a second one for the network would only be waited for.
+    torch.set_num_threads(1)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill ends as Ctrl-C does
+    recognizer = Recognizer(options.weights_paths(opt)[0], opt.device)
+    capture = Capture(opt.source, not opt.headless, opt.retry, opt.mirror, opt.rotate)
+    live = Live(opt, capture, recognizer)
+    started = time.perf_counter()
     try:
-        fps = capture.get(cv2.CAP_PROP_FPS)
-        recorder = Recorder(opt.record, fps if 1 <= fps <= 240 else 30.0) if opt.record else None
-        if opt.json:
-            prepare_folder(opt.json.parent)
-            log = opt.json.open("w", encoding="utf-8")
-        while not opt.max_frames or frames < opt.max_frames:
-            grabbed, frame = capture.read()
-            if not grabbed:
-                break
-            now = time.perf_counter()
-            reading = recognizer.read(frame)
-            times.append(time.perf_counter())
-            if log:
-                row = {"frame": frames, "time": round(now - started, 4), **reading.as_dict()}
-                log.write(json.dumps(row) + "\n")
-                log.flush()
-            if reading.lines != lines:
-                lines = reading.lines
-                print(f"frame {frames}: {' / '.join(lines) or 'no digit'}")
-            frames += 1
-            if opt.headless and not recorder:
-                continue
-            picture = draw_reading(frame, reading)
-            if recorder:
-                recorder.write(picture)
-            if not opt.headless:
-                rate = (len(times) - 1) / max(1e-9, times[-1] - times[0])
-                put_text(picture, f"{rate:.0f} frames/s", 8, 22, 14, (255, 255, 255))
-                cv2.imshow(WINDOW, picture)
-                key = cv2.waitKey(1) & 0xFF
-                if key in (27, ord("q")) or cv2.getWindowProperty(WINDOW, cv2.WND_PROP_VISIBLE) < 1:
-                    break
-        else:
-            grabbed = True
-    finally:  # also after Ctrl-C: what was recorded can be played
-        capture.release()
-        if recorder:
-            recorder.close()
-        if log:
-            log.close()
-        if not opt.headless:
-            cv2.destroyAllWindows()
-        seconds = time.perf_counter() - started
-        print(f"{frames} frames in {seconds:.1f} s ({frames / max(seconds, 1e-9):.0f} a second)")
-        for path in filter(None, (opt.record, opt.json)):
-            print(f"saved: {path}")
-    if not grabbed and (live or frames == 0):
-        what = "gave no frame" if frames == 0 else f"was lost after {frames} frames"
-        raise UserError(f"{without_password(opt.source)} {what}; look at its plug, power or network and start again")
+        live.open_outputs()
+        live.run()
+    finally:
+        live.close()
+        print(live.summary(time.perf_counter() - started))
     return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Read live; the exit status."""
     opt = options.parse(options.realtime_parser(), argv)
-    # OpenCV's own messages about a source that fails are many lines, and they show a URL's password.
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    silence_opencv()
     return run_script(lambda: demo_realtime(opt))
 
 

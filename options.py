@@ -72,6 +72,17 @@ count = _number(int, 0, sys.maxsize, "a whole number of at least 0")
 seed_number = _number(int, 0, 2**63 - 1, "a whole number from 0 to 2^63 - 1")
 positive = _number(float, sys.float_info.min, sys.float_info.max, "a number above 0")
 fraction = _number(float, 0.0, 1.0, "a number from 0 to 1")
+seconds = _number(float, 0.0, sys.float_info.max, "a number of at least 0")
+
+
+def address(text: str) -> tuple[str, int]:
+    """HOST:PORT, or one of them alone."""
+    host, colon, port = text.rpartition(":")
+    if not colon and not text.isdecimal():
+        host, port = text, "8000"
+    if not port.isdecimal() or int(port) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT, such as 127.0.0.1:8000")
+    return host or "127.0.0.1", int(port)
 
 
 # ---- flags that several scripts share -------------------------------------------------------------------------------
@@ -326,25 +337,59 @@ def realtime_parser() -> Parser:
     """demo_realtime.py's options."""
     parser = _parser(
         "demo_realtime.py",
-        "Read handwritten digits live from a camera, a video file or a URL. Esc or q ends it.",
+        "Read handwritten digits live from a camera, a video, a URL or a folder of pictures.\n\n"
+        "keys: Esc or q end, Space freeze, s save picture and JSON, r record, d stages of the segmentation,\n"
+        "      p patches that the network sees, f what its layers make of one, h these keys",
         """python demo_realtime.py
-        python demo_realtime.py --source 1
+        python demo_realtime.py --source 1 --mirror
         python demo_realtime.py --source http://192.168.1.20:8080/video
-        python demo_realtime.py --source page.mp4 --headless --json lines.jsonl --record out.avi""",
+        python demo_realtime.py --source page.mp4 --headless --json lines.jsonl --record out.avi
+        python demo_realtime.py --serve 0.0.0.0:8000""",
     )
-    parser.add_argument(
+    source = parser.add_argument_group("source")
+    source.add_argument(
         "--source",
         default="0",
-        metavar="0|FILE|URL",
-        help="camera index, video file, or a phone camera's HTTP or RTSP address (default: %(default)s)",
+        metavar="0|FILE|URL|DIR",
+        help="camera index, video file, a phone camera's HTTP or RTSP address, or a folder of pictures (a slide show) "
+        "(default: %(default)s)",
     )
-    parser.add_argument("--headless", action="store_true", help="no window: for servers, with --record or --json")
-    parser.add_argument(
-        "--record", type=Path, metavar="FILE", help="save the annotated video; .avi survives a kill best"
+    source.add_argument(
+        "--retry",
+        type=seconds,
+        default=30.0,
+        metavar="SECONDS",
+        help="how long a camera or stream that was lost is tried again (default: %(default)g)",
     )
-    _add_json(parser, "one line a frame")
-    parser.add_argument(
+    source.add_argument("--mirror", action="store_true", help="left and right swapped, for a camera that mirrors")
+    source.add_argument(
+        "--rotate", type=int, choices=(0, 90, 180, 270), default=0, help="degrees clockwise (default: %(default)s)"
+    )
+    source.add_argument(
         "--max_frames", type=count, default=0, metavar="N", help="end after N frames; 0: never (default: %(default)s)"
+    )
+    shown = parser.add_argument_group("where the reading goes")
+    where = shown.add_mutually_exclusive_group()
+    where.add_argument("--headless", action="store_true", help="no window: for servers, with --record or --json")
+    where.add_argument(
+        "--serve",
+        nargs="?",
+        const="127.0.0.1:8000",
+        type=address,
+        metavar="HOST:PORT",
+        help="no window: the picture in a browser (default address: 127.0.0.1:8000; 0.0.0.0:8000 lets the whole "
+        "network look)",
+    )
+    shown.add_argument(
+        "--record", type=Path, metavar="FILE", help="save the annotated video; .avi and .mkv survive even a kill"
+    )
+    _add_json(shown, "one line a frame")
+    shown.add_argument(
+        "--output",
+        type=Path,
+        default=Path("results/live"),
+        metavar="DIR",
+        help="where the keys s and r save (default: %(default)s)",
     )
     _add_reading(parser)
     return parser

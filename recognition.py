@@ -92,6 +92,24 @@ class Recognizer:
         confidence, digit = torch.softmax(logits, 1).cpu().max(1)
         return digit.numpy(), confidence.numpy()
 
+    @torch.inference_mode()
+    def activations(self, patch: np.ndarray) -> dict[str, np.ndarray]:
+        """What each layer makes of one patch (28 x 28 uint8): its name to maps C x H x W, or C values, float32."""
+        layers: dict[str, np.ndarray] = {}
+        hooks = [
+            module.register_forward_hook(
+                lambda _, __, output, name=name: layers.update({name: output[0].float().cpu().numpy()})
+            )
+            for name, module in self.model.named_modules()
+            if not list(module.children())
+        ]
+        try:
+            predict(self.model, torch.from_numpy(patch)[None].to(self.device))
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return layers
+
     def read(self, image: np.ndarray, single: bool = False, stages: dict | None = None) -> Reading:
         """Read an upright picture: H x W x 3 BGR or H x W grey, uint8.
 

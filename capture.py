@@ -1,0 +1,251 @@
+"""Where live pictures come from: a camera, a video file, a stream's URL or a folder of pictures.
+
+A file of its own because it is the one place with a thread, a clock and hardware that fails; demo_realtime.py only asks
+for the next frame. `Capture` reads in a thread that never waits for whoever uses the frames: of a camera or stream only
+the newest frame is kept, so what is shown is now; of a file every frame is handed over, in order.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from utils import IMAGE_SUFFIXES, UserError, read_image
+
+WIDTH, HEIGHT = 640, 480  # asked of a camera: more pixels cost time and say nothing more about a page of digits
+ANSWER_WITHIN = 8.0  # seconds for a stream to answer, or to send its next frame
+SLIDE = 2.0  # seconds that a picture of a folder is shown
+FIRST_WAIT, LONGEST_WAIT = 0.25, 4.0  # seconds between attempts to reopen a lost source: doubled each time
+BACK_ENDS = {  # the operating system's own first: its errors are quick and it obeys the size asked for
+    "linux": (cv2.CAP_V4L2, cv2.CAP_ANY),
+    "darwin": (cv2.CAP_AVFOUNDATION, cv2.CAP_ANY),
+    "win32": (cv2.CAP_DSHOW, cv2.CAP_MSMF, cv2.CAP_ANY),  # DirectShow opens in an instant, Media Foundation in many
+}
+TURNS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A picture (H x W x 3 BGR uint8), its number in the source, when it came (perf_counter) and its time in seconds.
+
+    `time` counts from the first frame: by the clock for a camera, by the frame rate for a file.
+    """
+
+    image: np.ndarray
+    number: int
+    came: float
+    time: float
+
+
+def without_password(source: str) -> str:
+    """The source as it may be shown: the user and password of a URL left out."""
+    return re.sub(r"(?<=://)[^/?#]*@", "", source)
+
+
+def silence_opencv() -> None:
+    """Turn off OpenCV's own messages: they are many lines for a source that fails, and show a URL's password."""
+    os.environ["OPENCV_FFMPEG_LOGLEVEL"] = "-8"
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+
+# ---- sources: read() gives the next picture, or None when there is none (any more) ----------------------------------
+
+
+class Video:
+    """A camera, a video file or a stream through OpenCV."""
+
+    def __init__(self, capture: cv2.VideoCapture, live: bool, name: str) -> None:
+        self.capture, self.live, self.name = capture, live, name
+        fps = capture.get(cv2.CAP_PROP_FPS)
+        self.fps = fps if 1 <= fps <= 240 else 30.0  # what a file claims may be nonsense
+
+    def read(self) -> np.ndarray | None:
+        """The next picture."""
+        return self.capture.read()[1]
+
+    def close(self) -> None:
+        """Let it go."""
+        self.capture.release()
+
+
+class Slides:
+    """The pictures of a folder, in the order of their names; those that can't be read are passed over, and said."""
+
+    live, fps = False, 1 / SLIDE
+
+    def __init__(self, folder: Path) -> None:
+        files = sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+        if not files:
+            raise UserError(
+                f"{folder} has no pictures in it; --source takes a camera's index, a video, a URL, a folder"
+            )
+        self.name, self.files = f"{len(files)} pictures in {folder}", iter(files)
+
+    def read(self) -> np.ndarray | None:
+        """The next picture."""
+        for file in self.files:
+            try:
+                return read_image(file)
+            except UserError as error:
+                print(f"error: {error}", file=sys.stderr)
+        return None
+
+    def close(self) -> None:
+        """Let it go."""
+        self.files = iter(())
+
+
+def open_source(source: str) -> Video | Slides:
+    """Open a camera's index, a video file, a folder of pictures or a URL. UserError when it gives no picture."""
+    if source.isdecimal():
+        return _open_camera(int(source))
+    shown = without_password(source)
+    if "://" in source:
+        milliseconds = round(1000 * ANSWER_WITHIN)
+        # one decoder thread: each further one holds a frame back, and on 16 cores that is half a second
+        settings = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, milliseconds, cv2.CAP_PROP_READ_TIMEOUT_MSEC, milliseconds]
+        capture = cv2.VideoCapture(source, cv2.CAP_FFMPEG, [*settings, cv2.CAP_PROP_N_THREADS, 1])
+        if not capture.isOpened():
+            raise UserError(
+                f"{shown} doesn't open: is the phone's camera app running, and on the same network? "
+                "try the address in a browser"
+            )
+        return Video(capture, live=capture.get(cv2.CAP_PROP_FRAME_COUNT) <= 0, name=shown)
+    if Path(source).is_dir():
+        return Slides(Path(source))
+    if not Path(source).is_file():
+        raise UserError(f"there is no video {source}; name a file, a folder of pictures, a URL or a camera's index")
+    capture = cv2.VideoCapture(source)
+    if not capture.isOpened():
+        raise UserError(f"{source} doesn't open: is it a video? broken, perhaps, or of a format that OpenCV can't play")
+    return Video(capture, live=False, name=source)
+
+
+def _open_camera(index: int) -> Video:
+    for back_end in BACK_ENDS.get(sys.platform, (cv2.CAP_ANY,)):
+        capture = cv2.VideoCapture(index, back_end)
+        if capture.isOpened():
+            capture.set(cv2.CAP_PROP_FRAME_WIDTH, WIDTH)
+            capture.set(cv2.CAP_PROP_FRAME_HEIGHT, HEIGHT)
+            capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # frames waiting in the driver are old ones
+            if capture.read()[0]:  # some back ends open a camera that they can't read
+                return Video(capture, live=True, name=f"camera {index} ({capture.getBackendName()})")
+        capture.release()
+    raise UserError(
+        f"camera {index} doesn't open: is it plugged in, free and allowed? "
+        "another one: --source 1; a video: --source page.mp4"
+    )
+
+
+# ---- the thread that reads ------------------------------------------------------------------------------------------
+
+
+class Capture:
+    """Frames of a source, read in a thread. A lost camera or stream is opened again, until `retry` seconds pass."""
+
+    def __init__(self, source: str, paced: bool = False, retry: float = 0.0, mirror: bool = False, rotate: int = 0):
+        """paced: hand over a file's frames at its own rate. rotate: degrees clockwise. UserError: doesn't open."""
+        self._where, self._paced, self._retry, self._mirror, self._rotate = source, paced, retry, mirror, rotate
+        self._source = source = open_source(source)
+        self.source = source  # as first opened
+        self.name, self.live, self.fps = self._source.name, self._source.live, self._source.fps
+        self.frames = self.dropped = self.losses = 0
+        self.lost_since: float | None = None  # perf_counter, while the source is lost
+        self.ended = False
+        self._frame: Frame | None = None  # read, and not handed over yet
+        self._changed = threading.Condition()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
+        self._thread.start()
+
+    def __iter__(self) -> Iterator[Frame]:
+        """All frames to the end of the source."""
+        while not self.ended or self._frame is not None:
+            frame = self.next(1.0)
+            if frame is not None:
+                yield frame
+
+    def next(self, timeout: float) -> Frame | None:
+        """The newest frame (a file's next one), each only once; None when there is none within `timeout` seconds."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._frame is not None or self.ended, timeout)
+            frame, self._frame = self._frame, None
+            self._changed.notify_all()
+            return frame
+
+    @property
+    def silent_for(self) -> float:
+        """Seconds since the last frame came."""
+        return time.perf_counter() - self._last
+
+    def close(self) -> None:
+        """Stop reading and let the camera go. A read that hangs is left to its thread, which ends with the program."""
+        with self._changed:
+            self._closing.set()
+            self._changed.notify_all()
+        self._thread.join(timeout=1.0)
+
+    def _run(self) -> None:
+        start = self._last = time.perf_counter()
+        wait = FIRST_WAIT
+        try:
+            while not self._closing.is_set():
+                image = self._source.read() if self._source else None
+                now = time.perf_counter()
+                if image is None:
+                    if not self.live or not self._lost(now):
+                        return
+                    self._closing.wait(min(wait, self.lost_since + self._retry - now))
+                    wait = min(2 * wait, LONGEST_WAIT)
+                    self._reopen()
+                    continue
+                self.lost_since, wait = None, FIRST_WAIT
+                if self._paced and not self.live:
+                    start = max(start, now - self.frames / self.fps)  # late: go on from here, don't hurry
+                    self._closing.wait(max(0.0, start + self.frames / self.fps - now))
+                self._hand_over(self._upright(image), start)
+        finally:
+            if self._source:
+                self._source.close()
+            with self._changed:
+                self.ended = True
+                self._changed.notify_all()
+
+    def _lost(self, now: float) -> bool:
+        """Note that no frame came; False when that has lasted too long."""
+        if self.lost_since is None:
+            self.lost_since, self.losses = now, self.losses + 1
+        return now - self.lost_since < self._retry
+
+    def _reopen(self) -> None:
+        if self._source:
+            self._source.close()
+        try:
+            self._source = open_source(self._where)
+        except UserError:
+            self._source = None  # tried again after the next wait
+
+    def _upright(self, image: np.ndarray) -> np.ndarray:
+        if self._rotate:
+            image = cv2.rotate(image, TURNS[self._rotate])
+        return cv2.flip(image, 1) if self._mirror else image
+
+    def _hand_over(self, image: np.ndarray, start: float) -> None:
+        with self._changed:
+            if not self.live:
+                self._changed.wait_for(lambda: self._frame is None or self._closing.is_set())
+            self._last = now = time.perf_counter()
+            self.dropped += self._frame is not None
+            seconds = now - start if self.live else self.frames / self.fps
+            self._frame = Frame(image, self.frames, now, seconds)
+            self.frames += 1
+            self._changed.notify_all()

@@ -1,0 +1,176 @@
+"""Steady readings of a moving picture: boxes followed from frame to frame, labels voted on, short drop-outs bridged.
+
+A file of its own because it needs neither camera nor network: readings go in, a steadier reading comes out. A box that
+flashes up is no digit yet; a digit that is missed for a moment still is one; a label is what most frames said, each
+counted by its confidence; and which digit follows which in a line is voted on in the same way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+
+from recognition import Digit, Reading
+
+CONFIRM = 3  # sightings until a box is taken for a digit: a glint or a finger's edge lasts one or two frames
+BRIDGE = 0.4  # seconds for which a digit that was seen well is kept though it isn't found: a blurred moment
+MEMORY = 12  # frames over which votes fade to 1/e: a third of a second, to outvote a bad moment and follow a new page
+REACH = (
+    0.6  # of a digit's height: how far from its expected place it is still the same digit (neighbours are 0.8 apart)
+)
+KEEP = float(np.exp(-1 / MEMORY))
+FARTHEST = 30  # grid cells of 0.3 digit heights: a hand moves a page no farther from one frame to the next
+FORGOTTEN = 0.05  # a count of followers that no longer counts
+
+
+@dataclass(eq=False)
+class Track:
+    """One digit through time."""
+
+    box: np.ndarray = field(default_factory=lambda: np.zeros(4))  # x, y, w, h
+    seen: float = 0.0  # seconds: when it was last found
+    line: float = 0.0  # the line's number when it was last found
+    sightings: int = 0
+    weight: float = 0.0  # fading number of sightings
+    votes: np.ndarray = field(default_factory=lambda: np.zeros(10))  # fading sum of confidences
+    followers: dict[Track, float] = field(default_factory=dict)  # fading number of times each stood next in the line
+
+    @property
+    def digit(self) -> int:
+        """The label that got the most votes."""
+        return int(self.votes.argmax())
+
+    @property
+    def patience(self) -> float:
+        """Seconds for which it may not be found: few until it is confirmed."""
+        return BRIDGE if self.sightings >= CONFIRM else BRIDGE / 4
+
+    @property
+    def confidence(self) -> float:
+        """0..1: the label's mean confidence, frames that read another digit counting as 0."""
+        return float(self.votes.max() / max(self.weight, 1e-9))
+
+
+class Tracker:
+    """Follows the digits of a stream of readings. Give it all boxes: it rejects by the confidence over many frames."""
+
+    def __init__(self, min_confidence: float = 0.0) -> None:
+        self.min_confidence = min_confidence
+        self.tracks: list[Track] = []
+        self.first = True
+
+    def clear(self) -> None:
+        """Forget everything: another picture follows."""
+        self.__init__(self.min_confidence)
+
+    def update(self, reading: Reading, time: float) -> Reading:
+        """The steady reading after one more frame's reading, taken at `time` seconds."""
+        boxes = np.array([digit.box for digit in reading.digits], float).reshape(-1, 4)
+        labels = np.array([digit.digit for digit in reading.digits], int)
+        for track in self.tracks:
+            track.votes *= KEEP
+            track.weight *= KEEP
+            track.followers = {t: KEEP * n for t, n in track.followers.items() if n > FORGOTTEN}
+        found = self._match(boxes, labels)
+        for digit, box, track in zip(reading.digits, boxes, found):
+            track.box, track.seen, track.line = box, time, digit.line
+            track.sightings += 1
+            track.weight += 1
+            track.votes[digit.digit] += digit.confidence
+        for left, right, track, follower in zip(reading.digits, reading.digits[1:], found, found[1:]):
+            if left.line == right.line:
+                track.followers[follower] = track.followers.get(follower, 0.0) + 1
+        if self.first:  # nothing to be steadier than
+            for track in found:
+                track.sightings = CONFIRM
+        self.first = False
+        self.tracks = [track for track in self.tracks if time - track.seen <= track.patience]
+        return self._steady(reading, time)
+
+    def _match(self, boxes: np.ndarray, labels: np.ndarray) -> list[Track]:
+        """The track of each box, a new one where there is none; tracks without a box move along with the others."""
+        found: list[Track | None] = [None] * len(boxes)
+        if len(boxes) and self.tracks:
+            old = np.array([track.box for track in self.tracks])
+            read = np.array([track.digit for track in self.tracks])
+            height = (old[:, None, 3] + boxes[None, :, 3]) / 2
+            moved = _centres(boxes)[None] - _centres(old)[:, None]  # tracks x boxes x 2
+            shift = _common_shift(moved, np.median(height), read[:, None] == labels[None])
+            distance = np.linalg.norm(moved - shift, axis=2) / height
+            distance += 0.5 * np.abs(np.log(old[:, None, 3] / boxes[None, :, 3]))  # half a digit is not the digit
+            taken = set()
+            for flat in np.argsort(distance, axis=None):
+                i, j = divmod(int(flat), len(boxes))
+                if distance[i, j] > REACH:
+                    break
+                if i not in taken and found[j] is None:
+                    taken.add(i)
+                    found[j] = self.tracks[i]
+            for i, track in enumerate(self.tracks):
+                if i not in taken:
+                    track.box[:2] += shift
+        new = {j: Track() for j, track in enumerate(found) if track is None}
+        self.tracks += new.values()
+        return [new.get(j) or track for j, track in enumerate(found)]
+
+    def _steady(self, reading: Reading, time: float) -> Reading:
+        digits: list[Digit] = []
+        rejected = []
+        for chain in self._chains():
+            line = digits[-1].line + 1 if digits else 0
+            for track in chain:
+                box = tuple(round(v) for v in track.box)
+                if track.sightings < CONFIRM:
+                    continue
+                if track.confidence < self.min_confidence:
+                    rejected.append((box, track.confidence))
+                    continue
+                place = digits[-1].position + 1 if digits and digits[-1].line == line else 0
+                digits.append(Digit(track.digit, track.confidence, box, line, place))
+        return Reading(reading.width, reading.height, tuple(digits), tuple(rejected))
+
+    def _chains(self) -> list[list[Track]]:
+        """The tracks as text lines, top to bottom: each track's follower is the one that it had in most frames."""
+        alive = set(self.tracks)
+        pairs = [(n, a, b) for a in self.tracks for b, n in a.followers.items() if b in alive]
+        after: dict[Track, Track] = {}
+        before: dict[Track, Track] = {}
+        for _, a, b in sorted(pairs, key=lambda pair: -pair[0]):
+            if a not in after and b not in before:
+                after[a], before[b] = b, a
+        chains = []
+        for track in self.tracks:
+            if track in before:
+                continue
+            chain = [track]
+            while chain[-1] in after:
+                chain.append(after[chain[-1]])
+            chains.append(chain)
+        return sorted(chains, key=lambda chain: np.median([t.line for t in chain]) + 1e-6 * chain[0].box[1])
+
+
+def _centres(boxes: np.ndarray) -> np.ndarray:
+    return boxes[:, :2] + boxes[:, 2:] / 2
+
+
+def _common_shift(moved: np.ndarray, height: float, same: np.ndarray) -> np.ndarray:
+    """How the page moved, x and y: the displacement that most pairs of an old and a new box share.
+
+    moved: tracks x boxes x 2, displacements. same: tracks x boxes, whether both were read as the same digit.
+    A hand's jerk of more than half a digit would otherwise give every digit its neighbour's history.
+    """
+    cell, side = REACH / 2 * height, 2 * FARTHEST + 1
+    flat = moved.reshape(-1, 2) / cell
+    near = np.abs(flat).max(1) <= FARTHEST
+    if not near.any():
+        return np.zeros(2)
+    flat = flat[near]
+    weight = np.where(same.ravel()[near], 1.0, 0.2) / (1 + 0.02 * np.abs(flat).max(1))  # of equals, the nearer
+    cells = np.rint(flat).astype(int) + FARTHEST
+    votes = np.bincount(cells @ (side, 1), weight, side * side).reshape(side, side)
+    votes = cv2.boxFilter(votes, -1, (3, 3), normalize=False, borderType=cv2.BORDER_CONSTANT)
+    best = np.array(divmod(int(votes.argmax()), side)) - FARTHEST
+    close = np.abs(flat - best).max(1) <= 1.5
+    return np.median(flat[close], axis=0) * cell

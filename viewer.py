@@ -1,0 +1,286 @@
+"""Where live pictures go: a window, a browser's page, a video file.
+
+A file of its own because each has its own ways to fail (no screen, a slow viewer, a kill), and demo_realtime.py should
+read as what it does: frame in, reading, picture out.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import threading
+import time
+from collections.abc import Iterable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from utils import UserError, prepare_folder, put_text
+
+SPARE = 50_000_000  # bytes left free on the recording's disk: a full one would cut the file in the middle of a frame
+LONGEST_STILL = 1.0  # seconds that the recording stands still where the source was lost for longer
+WHITE = (255, 255, 255)
+QUALITY = 85  # of the browser's JPEGs
+
+
+class Window:
+    """A window that takes keys and knows where the pointer is."""
+
+    def __init__(self, title: str) -> None:
+        self.title, self.pointer = title, None
+        cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
+        cv2.setMouseCallback(title, self._moved)
+        self.size = None
+
+    def _moved(self, event: int, x: int, y: int, flags: int, data: object) -> None:
+        self.pointer = x, y
+
+    def show(self, picture: np.ndarray) -> None:
+        """Show a picture; the window takes the first one's size."""
+        if self.size != picture.shape[1::-1]:
+            self.size = picture.shape[1::-1]
+            cv2.resizeWindow(self.title, *self.size)
+        cv2.imshow(self.title, picture)
+
+    def key(self, milliseconds: int = 1) -> str:
+        """The key pressed within that time, '' for none, 'q' when the window was closed. Keeps the window alive."""
+        code = cv2.waitKey(milliseconds)
+        try:
+            closed = cv2.getWindowProperty(self.title, cv2.WND_PROP_VISIBLE) < 1
+        except cv2.error:  # Qt: the last window has gone
+            closed = True
+        if closed:
+            return "q"
+        return "" if code == -1 else chr(code & 0xFF)
+
+    def close(self) -> None:
+        """Close it."""
+        cv2.destroyAllWindows()
+
+
+class Recorder:
+    """A video file that plays as fast as the frames came. .avi and .mkv can be played even after a kill."""
+
+    def __init__(self, path: Path, fps: float, keep_time: bool) -> None:
+        """keep_time: repeat or leave out frames so that the file's time is the clock's. UserError: can't be written."""
+        if path.suffix.lower() not in (".avi", ".mkv", ".mp4"):
+            raise UserError(f"can't write the video {path}; choose a name that ends in .avi, .mkv or .mp4")
+        prepare_folder(path.parent)
+        self.path, self.fps, self.keep_time = path, fps, keep_time
+        self.size = self.start = None
+        self.frames, self.looked = 0, -np.inf
+
+    def write(self, picture: np.ndarray, seconds: float) -> None:
+        """Add a picture, taken at that time; one of another size than the first is scaled, for a writer would drop it.
+
+        UserError when the disk is nearly full; what is recorded can be played.
+        """
+        if self.size is None:
+            self.size, self.start = picture.shape[1::-1], seconds
+            code = "mp4v" if self.path.suffix.lower() == ".mp4" else "MJPG"
+            self.writer = cv2.VideoWriter(str(self.path), cv2.VideoWriter_fourcc(*code), self.fps, self.size)
+            if not self.writer.isOpened():
+                raise UserError(f"can't write the video {self.path}; see that the folder is writable")
+        if time.monotonic() - self.looked > 1.0:
+            self.looked = time.monotonic()
+            if shutil.disk_usage(self.path.parent).free < SPARE:
+                self.close()
+                raise UserError(f"the disk of {self.path} is full; the {self.frames} frames recorded can be played")
+        if picture.shape[1::-1] != self.size:
+            picture = cv2.resize(picture, self.size, interpolation=cv2.INTER_AREA)
+        due = round((seconds - self.start) * self.fps) + 1 if self.keep_time else self.frames + 1
+        if due - self.frames > LONGEST_STILL * self.fps:
+            self.start += (due - self.frames) / self.fps - LONGEST_STILL
+            due = self.frames + round(LONGEST_STILL * self.fps)
+        for _ in range(due - self.frames):
+            self.writer.write(picture)
+            self.frames += 1
+
+    def close(self) -> None:
+        """Finish the file."""
+        if self.size is not None:
+            self.writer.release()
+
+
+PAGE = """<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>LeNet-5 reads</title>
+<meta name="viewport" content="width=device-width">
+<style>
+body { margin: 0; background: #16181c; color: #eee; font: 16px system-ui, sans-serif; display: flex; flex-wrap: wrap }
+img { max-width: 100%; max-height: 100vh } main { padding: 1em 2em }
+pre { font: 2em/1.3 monospace; white-space: pre-wrap; margin: 0 } p { color: #999 }
+</style>
+<img src="stream" alt="the camera's picture with the digits that are read">
+<main><pre id="lines"></pre><p id="state">waiting for a picture</p></main>
+<script>
+new EventSource("lines").onmessage = event => {
+  const reading = JSON.parse(event.data);
+  document.getElementById("lines").textContent = reading.lines.join("\\n");
+  document.getElementById("state").textContent = reading.state;
+};
+</script>"""
+
+
+class Broadcast:
+    """The picture in any number of browsers: one newest JPEG that each viewer takes when it is ready for it."""
+
+    def __init__(self, host: str, port: int) -> None:
+        """Serve at once, in threads. UserError when the address can't be used."""
+        self.fresh = threading.Condition()
+        self.jpeg, self.number, self.message, self.viewers, self.closed = b"", 0, "", 0, False
+        broadcast = self
+
+        class Handler(_Handler):
+            source = broadcast
+
+        try:
+            self.server = ThreadingHTTPServer((host, port), Handler)
+        except (OSError, OverflowError) as error:
+            raise UserError(f"can't serve at {host}:{port} ({error}); try another port: --serve {host}:0") from error
+        self.server.daemon_threads = True
+        self.address = "http://{}:{}/".format(*self.server.server_address[:2])
+        threading.Thread(target=self.server.serve_forever, name="serve", daemon=True).start()
+
+    def show(self, picture: np.ndarray, lines: list[str], state: str) -> None:
+        """Offer a new picture; it is encoded once, and only when somebody looks."""
+        jpeg = cv2.imencode(".jpg", picture, (cv2.IMWRITE_JPEG_QUALITY, QUALITY))[1].tobytes() if self.viewers else b""
+        with self.fresh:
+            self.jpeg, self.number = jpeg, self.number + 1
+            self.message = json.dumps({"lines": lines, "state": state})
+            self.fresh.notify_all()
+
+    def close(self) -> None:
+        """Let the viewers go."""
+        with self.fresh:
+            self.closed = True
+            self.fresh.notify_all()
+        self.server.shutdown()
+        self.server.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """/ the page, /stream its picture, /lines what is read."""
+
+    source: Broadcast
+    timeout = 20  # seconds that a viewer may take for one frame; its connection is closed then
+
+    def do_GET(self) -> None:
+        """Answer a browser."""
+        pages = {"/": self._page, "/stream": self._stream, "/lines": self._lines}
+        if self.path not in pages:
+            self.send_error(404)
+            return
+        try:
+            pages[self.path]()
+        except OSError:  # the viewer has gone, or takes nothing any more
+            self.close_connection = True
+
+    def _head(self, kind: str) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+
+    def _page(self) -> None:
+        self._head("text/html; charset=utf-8")
+        self.wfile.write(PAGE.encode())
+
+    def _stream(self) -> None:
+        self._head("multipart/x-mixed-replace; boundary=frame")
+        self.wfile.write(b"--frame\r\n")
+        source, number = self.source, -1
+        with source.fresh:
+            source.viewers += 1
+        try:
+            while True:
+                with source.fresh:
+                    source.fresh.wait_for(lambda n=number: source.closed or (source.number != n and source.jpeg))
+                    if source.closed:
+                        return
+                    number, jpeg = source.number, source.jpeg
+                head = f"Content-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+                # the boundary now, not with the next frame: a browser shows a picture when it sees its end
+                self.wfile.write(head.encode() + jpeg + b"\r\n--frame\r\n")
+        finally:
+            with source.fresh:
+                source.viewers -= 1
+
+    def _lines(self) -> None:
+        self._head("text/event-stream")
+        source, sent = self.source, None
+        while True:
+            with source.fresh:
+                source.fresh.wait_for(lambda s=sent: source.closed or source.message != s)
+                if source.closed:
+                    return
+                sent = source.message
+            self.wfile.write(f"data: {sent}\n\n".encode())
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing: requests are no news."""
+
+
+# ---- what is drawn over a live picture ------------------------------------------------------------------------------
+
+
+def draw_status(picture: np.ndarray, lines: Iterable[str], state: str) -> np.ndarray:
+    """Write the lines that are read along the picture's bottom and the state along its top, in place."""
+    height, width = picture.shape[:2]
+    size, margin = max(9.0, height / 40), max(2, height // 60)
+    put_text(picture, state, margin, round(margin + size), size, WHITE)
+    text = " / ".join(lines)
+    if text:
+        least = 22 * 0.9 * width / cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 1, 1)[0][0]
+        put_text(picture, text, margin, height - 2 * margin, min(height / 16, least), WHITE)
+    return picture
+
+
+def draw_help(picture: np.ndarray, lines: Iterable[str]) -> None:
+    """Write lines of text over the picture's middle, in place."""
+    height = picture.shape[0]
+    for row, line in enumerate(lines):
+        put_text(picture, line, height // 20, round(height * (0.2 + 0.07 * row)), height / 30, WHITE)
+
+
+def draw_patches(picture: np.ndarray, boxes: np.ndarray, patches: np.ndarray) -> None:
+    """Put each 28 x 28 patch to the right of its box (N x 4), as high as the box, in place."""
+    for (x, y, w, h), patch in zip(boxes, patches):
+        side = max(8, int(min(h, 0.8 * w + 8)))
+        target = picture[y : y + side, x + w : x + w + side]
+        if target.size:
+            small = cv2.resize(patch, (side, side), interpolation=cv2.INTER_AREA)
+            target[:] = small[: target.shape[0], : target.shape[1], None]
+
+
+def draw_features(picture: np.ndarray, patch: np.ndarray, layers: dict[str, np.ndarray]) -> np.ndarray:
+    """The picture with a strip below it: the patch and what each layer makes of it, as in LeCun's 1993 demo.
+
+    layers: maps C x H x W or values C, in their order. Grey: zero; brighter: positive; darker: negative.
+    """
+    width = picture.shape[1]
+    side = max(48, width // (len(layers) + 1))  # one square a layer
+    strip = np.full((side + side // 4, max(width, side * (len(layers) + 1)), 3), 40, np.uint8)
+    tiles = {"input": patch[None] / 255.0, **layers}
+    for number, (name, maps) in enumerate(tiles.items()):
+        if maps.ndim == 1:
+            maps = maps[:, None, None]
+        columns = math.ceil(math.sqrt(len(maps) * maps.shape[1] / maps.shape[2]))
+        rows = math.ceil(len(maps) / columns)
+        gap = 0 if maps.shape[1] == 1 else 1
+        sheet = np.zeros((rows * (maps.shape[1] + gap), columns * (maps.shape[2] + gap)), np.float32)
+        for k, one in enumerate(maps):
+            y, x = k // columns * (maps.shape[1] + gap), k % columns * (maps.shape[2] + gap)
+            sheet[y : y + maps.shape[1], x : x + maps.shape[2]] = one
+        grey = np.uint8(127.5 + 127.5 * sheet / max(1e-9, float(np.abs(sheet).max())))
+        inner = side - 4
+        scale = inner / max(grey.shape)
+        shape = max(1, int(grey.shape[1] * scale)), max(1, int(grey.shape[0] * scale))
+        tile = cv2.resize(grey, shape, interpolation=cv2.INTER_NEAREST if scale > 1 else cv2.INTER_AREA)
+        x = number * side + 2
+        strip[2 : 2 + shape[1], x : x + shape[0]] = tile[..., None]
+        put_text(strip, name, x, side + side // 5, side / 9, WHITE)
+    if strip.shape[1] > width:
+        picture = cv2.copyMakeBorder(picture, 0, 0, 0, strip.shape[1] - width, cv2.BORDER_CONSTANT)
+    return np.vstack([picture, strip])
