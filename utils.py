@@ -244,11 +244,20 @@ SURE, UNSURE, REJECTED = (80, 200, 0), (0, 140, 255), (150, 150, 150)  # BGR: gr
 READABLE = 240  # pixels: a smaller picture is enlarged, or its labels couldn't be read
 
 
-def put_text(picture: np.ndarray, text: str, x: int, y: int, height: float, color: tuple[int, int, int]) -> None:
+def put_text(picture: np.ndarray, text: str, x: float, y: float, height: float, color: tuple[int, int, int]) -> None:
     """Write text with its lower left corner at x, y, `height` pixels high, outlined so that any background will do."""
     scale, width = height / 22, max(1, round(height / 12))  # Hershey Simplex's digits are 22 high at scale 1
-    for thickness, ink in ((3 * width, (0, 0, 0)), (width, color)):
-        cv2.putText(picture, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, scale, ink, thickness, cv2.LINE_AA)
+    (w, h), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, width)
+    margin = 2 * width + below
+    ink = np.zeros((h + 2 * margin, w + 2 * margin), np.uint8)
+    cv2.putText(ink, text, (margin, margin + h), cv2.FONT_HERSHEY_SIMPLEX, scale, 255, width, cv2.LINE_AA)
+    # The outline is the ink swollen: writing again with a thicker pen is another, wider text in OpenCV 5.
+    edge = cv2.dilate(ink, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * width + 1, 2 * width + 1)))
+    left, top = round(x) - margin, round(y) - margin - h
+    target = picture[max(0, top) : max(0, top + len(ink)), max(0, left) : max(0, left + ink.shape[1])]
+    part = np.s_[max(0, -top) :, max(0, -left) :]
+    ink, edge = (mask[part][: target.shape[0], : target.shape[1], None].astype(np.uint16) for mask in (ink, edge))
+    target[:] = (target * (255 - edge) + ink * np.array(color, np.uint16)) // 255
 
 
 def confidence_color(confidence: float) -> tuple[int, int, int]:
@@ -278,5 +287,5 @@ def draw_reading(image: np.ndarray, reading: Reading) -> np.ndarray:
         cv2.rectangle(picture, (x, y), (x + w, y + h), color, line)
         size = min(max(least, 0.35 * h), height / 4)
         above = y - 2 * line if y - 2 * line > size else y + h + size + 2 * line  # below where there is no room above
-        put_text(picture, str(digit.digit), x, round(min(above, height - 2 * line)), size, color)
+        put_text(picture, str(digit.digit), x, min(above, height - 2 * line), size, color)
     return picture

@@ -229,7 +229,7 @@ def draw_status(picture: np.ndarray, lines: Iterable[str], state: str) -> np.nda
     """Write the lines that are read along the picture's bottom and the state along its top, in place."""
     height, width = picture.shape[:2]
     size, margin = max(9.0, height / 40), max(2, height // 60)
-    put_text(picture, state, margin, round(margin + size), size, WHITE)
+    put_text(picture, state, margin, margin + size, size, WHITE)
     text = " / ".join(lines)
     if text:
         least = 22 * 0.9 * width / cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 1, 1)[0][0]
@@ -238,49 +238,67 @@ def draw_status(picture: np.ndarray, lines: Iterable[str], state: str) -> np.nda
 
 
 def draw_help(picture: np.ndarray, lines: Iterable[str]) -> None:
-    """Write lines of text over the picture's middle, in place."""
+    """Write lines of text over the picture, darkened, in place."""
     height = picture.shape[0]
+    picture //= 3
     for row, line in enumerate(lines):
-        put_text(picture, line, height // 20, round(height * (0.2 + 0.07 * row)), height / 30, WHITE)
+        put_text(picture, line, height // 20, height * (0.2 + 0.07 * row), height / 30, WHITE)
 
 
 def draw_patches(picture: np.ndarray, boxes: np.ndarray, patches: np.ndarray) -> None:
-    """Put each 28 x 28 patch to the right of its box (N x 4), as high as the box, in place."""
+    """Put each 28 x 28 patch below its box (N x 4: x, y, w, h), half as high, in place."""
     for (x, y, w, h), patch in zip(boxes, patches):
-        side = max(8, int(min(h, 0.8 * w + 8)))
-        target = picture[y : y + side, x + w : x + w + side]
-        if target.size:
-            small = cv2.resize(patch, (side, side), interpolation=cv2.INTER_AREA)
-            target[:] = small[: target.shape[0], : target.shape[1], None]
+        side = max(14, int(h) // 2)
+        left = max(0, int(x + w / 2 - side / 2))
+        target = picture[y + h : y + h + side, left : left + side]
+        small = cv2.resize(patch, (side, side), interpolation=cv2.INTER_AREA)
+        target[:] = small[: target.shape[0], : target.shape[1], None]
 
 
 def draw_features(picture: np.ndarray, patch: np.ndarray, layers: dict[str, np.ndarray]) -> np.ndarray:
     """The picture with a strip below it: the patch and what each layer makes of it, as in LeCun's 1993 demo.
 
-    layers: maps C x H x W or values C, in their order. Grey: zero; brighter: positive; darker: negative.
+    patch: 28 x 28 uint8. layers: their maps C x H x W or values C, in order, the ten classes' logits last. In the maps
+    grey is zero, brighter positive, darker negative.
     """
+    tiles = {"input": patch[None].astype(np.float32), **layers}
     width = picture.shape[1]
-    side = max(48, width // (len(layers) + 1))  # one square a layer
-    strip = np.full((side + side // 4, max(width, side * (len(layers) + 1)), 3), 40, np.uint8)
-    tiles = {"input": patch[None] / 255.0, **layers}
+    side = max(48, width // len(tiles))
+    strip = np.full((side + side // 4, max(width, side * len(tiles)), 3), 40, np.uint8)
     for number, (name, maps) in enumerate(tiles.items()):
-        if maps.ndim == 1:
-            maps = maps[:, None, None]
-        columns = math.ceil(math.sqrt(len(maps) * maps.shape[1] / maps.shape[2]))
-        rows = math.ceil(len(maps) / columns)
-        gap = 0 if maps.shape[1] == 1 else 1
-        sheet = np.zeros((rows * (maps.shape[1] + gap), columns * (maps.shape[2] + gap)), np.float32)
-        for k, one in enumerate(maps):
-            y, x = k // columns * (maps.shape[1] + gap), k % columns * (maps.shape[2] + gap)
-            sheet[y : y + maps.shape[1], x : x + maps.shape[2]] = one
-        grey = np.uint8(127.5 + 127.5 * sheet / max(1e-9, float(np.abs(sheet).max())))
-        inner = side - 4
-        scale = inner / max(grey.shape)
-        shape = max(1, int(grey.shape[1] * scale)), max(1, int(grey.shape[0] * scale))
-        tile = cv2.resize(grey, shape, interpolation=cv2.INTER_NEAREST if scale > 1 else cv2.INTER_AREA)
+        tile = _classes(maps, side - 4) if number == len(tiles) - 1 else _mosaic(maps, side - 4)
         x = number * side + 2
-        strip[2 : 2 + shape[1], x : x + shape[0]] = tile[..., None]
-        put_text(strip, name, x, side + side // 5, side / 9, WHITE)
+        strip[2 : 2 + tile.shape[0], x : x + tile.shape[1]] = tile[..., None]
+        put_text(strip, name, x, side + side // 6, side / 8, WHITE)
     if strip.shape[1] > width:
         picture = cv2.copyMakeBorder(picture, 0, 0, 0, strip.shape[1] - width, cv2.BORDER_CONSTANT)
     return np.vstack([picture, strip])
+
+
+def _mosaic(maps: np.ndarray, side: int) -> np.ndarray:
+    """All maps C x H x W (or values C) of a layer as one grey picture of at most side x side pixels."""
+    maps = maps.reshape(len(maps), *maps.shape[1:3] or (1, 1))
+    _, h, w = maps.shape
+    columns = math.ceil(math.sqrt(len(maps) * h / w))
+    rows = math.ceil(len(maps) / columns)
+    gap = 0 if h == 1 or rows == 1 else 1
+    sheet = np.zeros((rows, h + gap, columns, w + gap), np.float32)
+    for k, one in enumerate(maps):
+        sheet[k // columns, :h, k % columns, :w] = one
+    sheet = sheet.reshape(rows * (h + gap), columns * (w + gap))
+    grey = np.uint8(127.5 + 127.5 * sheet / max(1e-9, float(np.abs(sheet).max())))
+    scale = side / max(grey.shape)
+    size = [max(1, int(n * scale)) for n in grey.shape[::-1]]
+    return cv2.resize(grey, size, interpolation=cv2.INTER_NEAREST if scale > 1 else cv2.INTER_AREA)
+
+
+def _classes(logits: np.ndarray, side: int) -> np.ndarray:
+    """The classes' probabilities as bars, grey, side x side."""
+    chart = np.full((side, side, 3), 40, np.uint8)
+    chances = np.exp(logits - logits.max())
+    step = side / len(logits)
+    for label, chance in enumerate(chances / chances.sum()):
+        top, bottom = round(step * label), round(step * (label + 1)) - 1
+        cv2.rectangle(chart, (side // 4, top), (side // 4 + round(0.7 * side * float(chance)), bottom - 1), WHITE, -1)
+        put_text(chart, str(label), 1, bottom, 0.8 * step, WHITE)
+    return chart[..., 0]
