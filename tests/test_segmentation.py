@@ -1,0 +1,154 @@
+"""What segmentation must do, on pages composed from the embedded MNIST digits."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import mnist
+import paper
+from segmentation import Segments, contact_sheet, segment
+
+IMAGES, LABELS = mnist.load_subset()
+SIZES = [(1, 1), (1, 300), (300, 1), (2, 2), (7, 7), (28, 28), (240, 320), (90, 900)]
+
+
+def page(seed: int, height: float, slope: float = 0.0, pen: str = "ballpoint", plain: bool = False) -> paper.Page:
+    """One to three lines of digits with light and noise, everything drawn from the seed."""
+    rng = np.random.default_rng(seed)
+    texts = ["".join(map(str, rng.integers(0, 10, rng.integers(2, 7)))) for _ in range(rng.integers(1, 4))]
+    writing = paper.lay_out(
+        rng, [paper.pick(rng, IMAGES, LABELS, text) for text in texts], height, slope, paper.PENS[pen]
+    )
+    margin = height * rng.uniform(1, 3) + 12
+    size = tuple(int(n + margin) for n in writing.size)
+    board = (50, 55, 45) if paper.PENS[pen].covers else tuple(rng.uniform(205, 250, 3))
+    made = paper.put(rng, writing, paper.sheet(rng, size, board))
+    if plain:
+        return made
+    made = made.seen(lambda picture: paper.light(picture, rng.uniform(0.5, 0.9), rng.uniform(0, 360)))
+    return made.seen(lambda picture: paper.camera(rng, picture, blur=0.01 * height, noise=rng.uniform(0, 3)))
+
+
+def well_formed(segments: Segments, image: np.ndarray) -> None:
+    count = len(segments.boxes)
+    assert segments.boxes.shape == (count, 4) and segments.boxes.dtype == np.int32
+    assert segments.patches.shape == (count, 28, 28) and segments.patches.dtype == np.uint8
+    assert segments.lines.shape == (count,) and (np.diff(segments.lines) >= 0).all()
+    x, y, w, h = segments.boxes.T
+    assert (x >= 0).all() and (y >= 0).all() and (w > 0).all() and (h > 0).all()
+    assert (x + w <= image.shape[1]).all() and (y + h <= image.shape[0]).all()
+
+
+def counts(segments: Segments) -> list[int]:
+    return np.bincount(segments.lines).tolist() if len(segments.lines) else []
+
+
+@pytest.mark.parametrize("pen", ["ballpoint", "blue", "red", "fineliner", "marker", "chalk"])
+def test_pages_count_right(pen: str) -> None:
+    """At least 98 % of pages of all sizes and slopes have the right number of boxes in the right lines."""
+    rng, wrong = np.random.default_rng(7), []
+    pages = 25
+    for seed in range(pages):
+        height, slope = float(np.exp(rng.uniform(np.log(20), np.log(200)))), rng.uniform(-25, 25)
+        made = page(seed, height, slope, pen)
+        found = segment(made.picture)
+        well_formed(found, made.picture)
+        if len(found.boxes) != len(made.labels):
+            wrong.append((seed, round(height), round(slope)))
+    assert len(wrong) <= 2, wrong
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(seed=st.integers(0, 10_000), height=st.floats(24, 120), slope=st.floats(-15, 15))
+def test_polarity_and_size_change_nothing(seed: int, height: float, slope: float) -> None:
+    picture = page(seed, height, slope, plain=True).picture
+    here, negative = segment(picture), segment(255 - picture)
+    assert counts(here) == counts(negative)
+    twice = segment(cv2.resize(picture, None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR))
+    assert counts(here) == counts(twice)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("channels", [(), (1,), (3,), (4,)])
+def test_nothing_to_read(size: tuple[int, int], channels: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(0)
+    for level in (0, 127, 255):
+        assert len(segment(np.full(size + channels, level, np.uint8)).boxes) == 0
+    for spread in (2, 20):
+        noise = np.clip(rng.normal(128, spread, size + channels), 0, 255).astype(np.uint8)
+        assert len(segment(noise).boxes) == 0
+
+
+def test_empty_picture() -> None:
+    well_formed(segment(np.zeros((0, 0, 3), np.uint8)), np.zeros((0, 0, 3), np.uint8))
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), height=st.integers(1, 80), width=st.integers(1, 80), single=st.booleans())
+def test_never_raises(seed: int, height: int, width: int, single: bool) -> None:
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    if rng.random() < 0.5:
+        image = cv2.GaussianBlur(image, (0, 0), 2)
+    well_formed(segment(image, single=single), image)
+
+
+def test_one_mnist_digit_is_one_box() -> None:
+    rows = range(0, len(IMAGES), 25)
+    found = sum(len(segment(IMAGES[row]).boxes) == 1 for row in rows)
+    assert found >= 0.95 * len(rows)
+
+
+def test_patch_is_like_the_digit_that_was_drawn() -> None:
+    """A digit enlarged and read back looks like MNIST's: the same place of its ink, alike in most pixels."""
+    alike = []
+    for row in range(0, len(IMAGES), 100):
+        picture = 255 - cv2.resize(IMAGES[row], None, fx=8, fy=8, interpolation=cv2.INTER_CUBIC)
+        patch = segment(picture, single=True).patches[0].astype(float)
+        alike.append(np.corrcoef(patch.ravel(), IMAGES[row].ravel())[0, 1])
+    assert np.median(alike) > 0.9
+
+
+@pytest.mark.parametrize("across", [False, True])
+def test_digits_on_ruled_and_squared_paper(across: bool) -> None:
+    right = 0
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        sheet = (paper.grid if across else paper.ruled)(paper.sheet(rng, (640, 480)), 75)
+        lines = [paper.pick(rng, IMAGES, LABELS, "123456"), paper.pick(rng, IMAGES, LABELS, "7890")]
+        made = paper.write_lines(rng, lines, sheet, height=60)
+        right += counts(segment(made.picture)) == [6, 4]
+    assert right >= 9
+
+
+def test_digits_in_a_box_are_read_and_the_box_is_not() -> None:
+    rng = np.random.default_rng(3)
+    made = paper.write_lines(
+        rng, [paper.pick(rng, IMAGES, LABELS, "2468")], paper.sheet(rng, (640, 480)), 60, at=(150, 200)
+    )
+    frame = np.array([[110, 160], [540, 150], [545, 310], [105, 315], [110, 160]])
+    picture = paper.draw(rng, made.picture, [frame], 5, paper.PENS["ballpoint"])
+    assert counts(segment(picture)) == [4]
+
+
+def test_reading_order_on_a_sloped_line() -> None:
+    rng = np.random.default_rng(4)
+    lines = [paper.pick(rng, IMAGES, LABELS, text) for text in ("12345", "678")]
+    made = paper.write_lines(rng, lines, paper.sheet(rng, (700, 600)), 55, slope=-18, at=(40, 40))
+    found = segment(made.picture)
+    assert counts(found) == [5, 3]
+    middle = found.boxes[:, 0] + found.boxes[:, 2] / 2
+    truth = made.boxes[:, 0] + made.boxes[:, 2] / 2
+    assert np.abs(middle - truth).max() < 20 and found.positions.tolist() == [0, 1, 2, 3, 4, 0, 1, 2]
+
+
+def test_contact_sheet_shows_every_stage() -> None:
+    picture, stages = page(1, 60).picture, {}
+    sheet = contact_sheet(picture, segment(picture, stages=stages), stages)
+    assert {"page", "ink", "mask", "digits"} <= set(stages) and sheet.ndim == 3 and sheet.shape[1] > 1000
+    blank = np.full((50, 60), 255, np.uint8)
+    assert contact_sheet(blank, segment(blank), {}).ndim == 3
