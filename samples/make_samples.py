@@ -242,31 +242,19 @@ def empty_ruled(rng: Rng, deal: Deal) -> Page:
 
 
 def no_digit(rng: Rng, deal: Deal) -> Page:
-    """A coffee stain, a staple, crumbs and a drawn house: nothing to read."""
+    """A used sheet: a coffee stain, punched holes, a staple, a fold and crumbs, and nothing to read."""
     picture = sheet(rng, (1000, 750))
     coffee = replace(PENS["fineliner"], colour=(95, 140, 180), opacity=0.3, grain=0.3)
-    turn = np.linspace(0, 2 * np.pi, 60)
-    ring = np.stack((760 + 118 * np.cos(turn), 230 + 114 * np.sin(turn)), 1)
-    for width, part in ((16, ring[:52] + 2), (7, ring[4:40]), (4, ring[8:44] - 4)):
-        picture = draw(rng, picture, [part], width, coffee)
-    staple = np.array([(90, 60), (138, 44)])
-    picture = draw(rng, picture, [staple], 4, replace(PENS["fineliner"], colour=(120, 118, 115)))
+    for x, y, width in ((680, 250, 190), (740, 300, 150), (640, 330, 110), (830, 210, 34), (600, 180, 26)):
+        picture = draw(rng, picture, [np.array([(x, y), (x + 8, y + 5)])], width, coffee)
+    dark = replace(PENS["fineliner"], colour=(60, 66, 72))
+    for y in (250, 500):
+        picture = draw(rng, picture, [np.array([(52, y), (52.5, y)])], 34, dark)
+    picture = draw(rng, picture, [np.array([(190, 60), (238, 44)])], 4, replace(dark, colour=(120, 118, 115)))
+    fold = curve(rng, [(0, 395), (500, 388), (1000, 392)], 1.0)
+    picture = draw(rng, picture, [fold], 3, replace(PENS["pencil"], opacity=0.25))
     crumbs = rng.uniform((0, 0), (1000, 750), (40, 2))
     picture = draw(rng, picture, [np.stack((c, c + rng.normal(0, 1.5, 2))) for c in crumbs], 3, PENS["pencil"])
-    house = [
-        [(90, 650), (150, 640), (540, 655), (700, 645)],  # the ground, and from it walls, roof, door and a fir
-        [(180, 640), (178, 520), (183, 420)],
-        [(183, 420), (330, 414), (460, 422)],
-        [(460, 422), (465, 540), (458, 642)],
-        [(160, 430), (250, 340), (322, 268)],
-        [(322, 268), (400, 352), (486, 436)],
-        [(290, 644), (292, 590), (290, 540)],
-        [(290, 540), (320, 536), (352, 541)],
-        [(352, 541), (350, 600), (353, 643)],
-        [(590, 650), (588, 520), (592, 380)],
-        *([(592 - 22 * k, 420 + 48 * k), (592, 380 + 44 * k), (592 + 22 * k, 422 + 48 * k)] for k in (1, 2, 3)),
-    ]
-    picture = draw(rng, picture, [curve(rng, stroke, 2.5) for stroke in house], 5, PENS["ballpoint"])
     return snap(rng, Page(picture), low=0.65, degrees=-120, vignette=0.1)
 
 
