@@ -7,13 +7,18 @@ the newest frame is kept, so what is shown is now; of a file every frame is hand
 
 from __future__ import annotations
 
+import http.client
 import os
 import re
 import sys
 import threading
 import time
+import urllib.error
+import urllib.parse
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 import cv2
@@ -23,6 +28,9 @@ from utils import IMAGE_SUFFIXES, UserError, read_image
 
 WIDTH, HEIGHT = 640, 480  # asked of a camera: more pixels cost time and say nothing more about a page of digits
 ANSWER_WITHIN = 8.0  # seconds for a stream to answer, or to send its next frame
+ASK_THE_PHONE = "is the phone's camera app running, and on the same network? try the address in a browser"
+MOST = 1 << 26  # bytes of one JPEG: whatever sends more is no camera
+SECRET = r"(?i)([?&](?:user|usr|username|login|pwd|pass|password|passwd|token|key|auth)=)[^&#]*"
 SLIDE = 2.0  # seconds that a picture of a folder is shown
 FIRST_WAIT, LONGEST_WAIT = 0.25, 4.0  # seconds between attempts to reopen a lost source: doubled each time
 BACK_ENDS = {  # the operating system's own first: its errors are quick and it obeys the size asked for
@@ -47,8 +55,8 @@ class Frame:
 
 
 def without_password(source: str) -> str:
-    """The source as it may be shown: the user and password of a URL left out."""
-    return re.sub(r"(?<=://)[^/?#]*@", "", source)
+    """The source as it may be shown: a URL's user and password left out, also those among its parameters."""
+    return re.sub(SECRET, r"\1***", re.sub(r"(?<=://)[^/?#]*@", "", source))
 
 
 def silence_opencv() -> None:
@@ -75,6 +83,44 @@ class Video:
     def close(self) -> None:
         """Let it go."""
         self.capture.release()
+
+
+class MotionJpeg:
+    """An HTTP stream of JPEGs, as phones send it, without OpenCV: that squeezes a turned phone's frames into the first
+    frame's shape, and says of an address that is refused only that it doesn't open."""
+
+    live, fps = True, 30.0
+
+    def __init__(self, response: http.client.HTTPResponse, name: str) -> None:
+        self.response, self.name = response, name
+        self.mark = response.headers.get_boundary("").strip("-").encode()  # some put its dashes into the header, too
+
+    def read(self) -> np.ndarray | None:
+        """The next picture; None when the stream breaks off or sends nothing for ANSWER_WITHIN."""
+        try:
+            while jpeg := self._next():
+                image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+                if image is not None:  # else broken: the next may be whole
+                    return image
+        except (OSError, ValueError, http.client.HTTPException):
+            pass  # lost: Capture opens it again and says so
+        return None
+
+    def _next(self) -> bytes:
+        size = 0
+        while line := self.response.readline(MOST):
+            if line.lower().startswith(b"content-length:"):
+                size = min(int(line[15:]), MOST)
+            elif not line.strip() and size:
+                return self.response.read(size)
+            elif line.startswith(b"\xff\xd8"):  # no length given: up to the boundary
+                lines = iter(lambda: self.response.readline(MOST), b"")
+                return line + b"".join(takewhile(lambda line: not line.lstrip(b"-").startswith(self.mark), lines))
+        return b""
+
+    def close(self) -> None:
+        """Let it go."""
+        self.response.close()
 
 
 class Slides:
@@ -104,21 +150,21 @@ class Slides:
         self.files = iter(())
 
 
-def open_source(source: str) -> Video | Slides:
+def open_source(source: str) -> Video | MotionJpeg | Slides:
     """Open a camera's index, a video file, a folder of pictures or a URL. UserError when it gives no picture."""
     if source.isdecimal():
         return _open_camera(int(source))
     shown = without_password(source)
     if "://" in source:
+        stream = _open_motion_jpeg(source, shown) if source.lower().startswith(("http://", "https://")) else None
+        if stream:
+            return stream
         milliseconds = round(1000 * ANSWER_WITHIN)
         # one decoder thread: each further one holds a frame back, and on 16 cores that is half a second
         settings = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, milliseconds, cv2.CAP_PROP_READ_TIMEOUT_MSEC, milliseconds]
         capture = cv2.VideoCapture(source, cv2.CAP_FFMPEG, [*settings, cv2.CAP_PROP_N_THREADS, 1])
         if not capture.isOpened():
-            raise UserError(
-                f"{shown} doesn't open: is the phone's camera app running, and on the same network? "
-                "try the address in a browser"
-            )
+            raise UserError(f"{shown} doesn't open: {ASK_THE_PHONE}")
         return Video(capture, live=capture.get(cv2.CAP_PROP_FRAME_COUNT) <= 0, name=shown)
     if Path(source).is_dir():
         return Slides(Path(source))
@@ -128,6 +174,29 @@ def open_source(source: str) -> Video | Slides:
     if not capture.isOpened():
         raise UserError(f"{source} doesn't open: is it a video? broken, perhaps, or of a format that OpenCV can't play")
     return Video(capture, live=False, name=source)
+
+
+def _open_motion_jpeg(source: str, shown: str) -> MotionJpeg | None:
+    """The stream at an HTTP address; None when it is something else than a stream of JPEGs, a video file perhaps."""
+    parts = urllib.parse.urlsplit(source)
+    passwords = urllib.request.HTTPPasswordMgrWithDefaultRealm()
+    user, password = (urllib.parse.unquote(part or "") for part in (parts.username, parts.password))
+    address = urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    passwords.add_password(None, address, user, password)
+    kinds = (urllib.request.HTTPBasicAuthHandler, urllib.request.HTTPDigestAuthHandler) if user else ()
+    opener = urllib.request.build_opener(*(kind(passwords) for kind in kinds))
+    try:
+        response = opener.open(address, timeout=ANSWER_WITHIN)
+    except urllib.error.HTTPError as error:
+        hint = "give them as http://USER:PASSWORD@..." if error.code == 401 else "is the address right?"
+        raise UserError(f"{shown} doesn't open: it answers {error.code} {error.reason}; {hint}") from error
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        raise UserError(f"{shown} doesn't open ({reason}): {ASK_THE_PHONE}") from error
+    if response.headers.get_content_type() == "multipart/x-mixed-replace":
+        return MotionJpeg(response, shown)
+    response.close()
+    return None
 
 
 def _open_camera(index: int) -> Video:

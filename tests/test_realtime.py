@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import ctypes
 import ctypes.util
 import http.server
@@ -18,8 +20,8 @@ import numpy as np
 import pytest
 from conftest import ROOT, assert_one_line_error, wait_for
 
-from capture import without_password
-from utils import read_image
+from capture import Capture, without_password
+from utils import read_image, write_image
 
 FRAME = ROOT / "samples" / "webcam.png"
 TRUTH = next(
@@ -88,6 +90,7 @@ def test_a_source_that_doesn_t_open_is_said(tmp_path, script):
 
 def test_passwords_are_not_shown():
     assert without_password("http://anna:geheim@10.0.0.3:8080/video") == "http://10.0.0.3:8080/video"
+    assert without_password("http://10.0.0.3/v.cgi?user=anna&pwd=x&w=1") == "http://10.0.0.3/v.cgi?user=***&pwd=***&w=1"
     assert without_password("rtsp://a:b@c@10.0.0.3/a@b") == "rtsp://10.0.0.3/a@b"
 
 
@@ -105,34 +108,170 @@ def test_results_that_can_t_be_written_are_said(video, tmp_path, script):
     assert_one_line_error(script(*headless, "--record", tmp_path / "x.unknown"), ".avi")
 
 
-class Phone(http.server.BaseHTTPRequestHandler):
-    """A phone's camera app: an endless MJPEG stream that breaks off after 10 pictures."""
+class Phone(http.server.ThreadingHTTPServer):
+    """A phone's camera app on loopback. `plan`: what it does at each connection, then refuses more."""
 
-    jpeg = cv2.imencode(".jpg", read_image(FRAME))[1].tobytes()
+    daemon_threads = True
 
+    def __init__(self, *plan) -> None:
+        super().__init__(("127.0.0.1", 0), PhoneHandler)
+        self.plan, self.asked, self.ended = list(plan), [], threading.Event()
+        self.url = f"http://127.0.0.1:{self.server_port}/video"
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def __exit__(self, *_: object) -> None:
+        self.ended.set()
+        self.shutdown()
+        self.server_close()
+
+
+class PhoneHandler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
+        server: Phone = self.server
+        server.asked.append(self.headers.get("Authorization"))
+        if not server.plan:
+            self.send_error(503)
+            return
+        with contextlib.suppress(OSError):  # the viewer has had enough
+            server.plan.pop(0)(self)
+
+    def begin(self) -> None:
         self.send_response(200)
         self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
         self.end_headers()
-        for _ in range(10):
-            self.wfile.write(b"--frame\r\nContent-Type: image/jpeg\r\n")
-            self.wfile.write(f"Content-Length: {len(self.jpeg)}\r\n\r\n".encode() + self.jpeg + b"\r\n")
+
+    def send(self, picture: np.ndarray, with_length: bool = True) -> None:
+        jpeg = cv2.imencode(".jpg", picture)[1].tobytes()
+        length = f"Content-Length: {len(jpeg)}\r\n" if with_length else ""
+        self.wfile.write(f"--frame\r\nContent-Type: image/jpeg\r\n{length}\r\n".encode() + jpeg + b"\r\n")
 
     def log_message(self, *_: object) -> None:
         pass
 
 
+def frames(count: int, picture: np.ndarray | None = None, rate: float = 1000.0, **how):
+    """A plan: so many frames, at that rate, then it breaks off."""
+
+    def send(phone: PhoneHandler) -> None:
+        phone.begin()
+        for _ in range(count):
+            phone.send(read_image(FRAME) if picture is None else picture, **how)
+            phone.server.ended.wait(1 / rate)
+
+    return send
+
+
+def stall(phone: PhoneHandler) -> None:
+    """A plan: it answers, and then nothing comes."""
+    phone.begin()
+    phone.server.ended.wait(60)
+
+
 def test_a_phone_s_stream_is_read_and_its_loss_is_said(tmp_path, script):
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Phone) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        url, log = f"http://127.0.0.1:{server.server_port}/video", tmp_path / "l.jsonl"
-        run = script("demo_realtime.py", "--source", url, "--headless", "--json", log, "--retry", 0)
-        server.shutdown()
+    log = tmp_path / "l.jsonl"
+    with Phone(frames(10)) as phone:
+        run = script("demo_realtime.py", "--source", phone.url, "--headless", "--json", log, "--retry", 0)
     rows = [json.loads(line) for line in log.read_text().splitlines()]
     # they come faster than they are read: the newest is read, the others are counted
     assert rows[-1]["frame"] == 9 and len("".join(rows[0]["lines"])) == 18
     assert f"{10 - len(rows)} dropped" in run.stdout
-    assert_one_line_error(run, "was lost after")
+    assert_one_line_error(run, "was lost after 10 frames")
+
+
+def test_a_stream_that_stalls_drops_and_returns_in_another_size(monkeypatch):
+    monkeypatch.setattr("capture.ANSWER_WITHIN", 0.5)
+    small, large = np.full((24, 32, 3), 9, np.uint8), np.full((48, 32, 3), 200, np.uint8)
+    both = (
+        frames(3, small, rate=100),
+        stall,
+        frames(3, large, rate=100, with_length=False),
+        frames(2, small, rate=100),
+    )
+    with Phone(*both) as phone:
+        capture = Capture(phone.url, retry=2.0)
+        shapes = [frame.image.shape for frame in capture]
+        capture.close()
+    assert shapes[0] == small.shape and large.shape in shapes and shapes[-1] == small.shape
+    assert len(shapes) + capture.dropped == 8 and capture.losses == 3
+    assert capture.ended and capture.lost_since is not None
+
+
+def test_a_broken_jpeg_in_a_stream_is_passed_over():
+    def plan(phone: PhoneHandler) -> None:
+        phone.begin()
+        phone.wfile.write(b"--frame\r\nContent-Length: 5\r\n\r\nhello\r\n")
+        phone.send(np.full((8, 8, 3), 77, np.uint8))
+
+    with Phone(plan) as phone:
+        capture = Capture(phone.url)
+        assert [frame.image.shape for frame in capture] == [(8, 8, 3)]
+
+
+def test_user_and_password_reach_the_phone_and_nobody_else(script):
+    def locked(phone: PhoneHandler) -> None:
+        phone.send_response(401)
+        phone.send_header("WWW-Authenticate", 'Basic realm="phone"')
+        phone.end_headers()
+
+    with Phone(locked, frames(2)) as phone:
+        url = phone.url.replace("://", "://anna:gehe%21m@")
+        run = script("demo_realtime.py", "--source", url, "--headless", "--retry", 0)
+        assert phone.asked == [None, "Basic " + base64.b64encode(b"anna:gehe!m").decode()]
+    assert_one_line_error(run, "was lost after 2 frames")
+    assert "anna" not in run.stdout + run.stderr and "gehe" not in run.stdout + run.stderr
+    with Phone(locked) as phone:
+        assert_one_line_error(script("demo_realtime.py", "--source", phone.url, "--headless"), "401", "USER:PASSWORD")
+
+
+# ---- capture --------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_s_frames_come_all_and_in_order(video):
+    capture = Capture(str(video))
+    assert [frame.number for frame in capture] == list(range(12)) and capture.dropped == 0
+    assert not capture.live and capture.fps == 25
+
+
+def test_a_file_in_a_window_keeps_its_own_pace(video):
+    capture = Capture(str(video), paced=True)
+    came = [frame.came for frame in capture]
+    assert came[-1] - came[0] >= 11 / 25 - 0.01
+
+
+def test_the_newest_frame_of_a_stream_wins():
+    numbered = [np.full((8, 8, 3), 20 * k, np.uint8) for k in range(10)]
+
+    def plan(phone: PhoneHandler) -> None:
+        phone.begin()
+        for picture in numbered:
+            phone.send(picture)
+        phone.server.ended.wait(30)
+
+    with Phone(plan) as phone:
+        capture = Capture(phone.url)
+        wait_for(lambda: capture.frames == 10)
+        frame = capture.next(1.0)
+        assert frame.number == 9 and frame.image.mean() == pytest.approx(180, abs=3) and capture.dropped == 9
+        assert capture.next(0.05) is None  # no frame twice
+    capture.close()
+
+
+def test_a_folder_is_a_slide_show(tmp_path, capsys):
+    for name, size in (("b.png", (10, 20)), ("a.png", (30, 40))):
+        write_image(tmp_path / name, np.full(size, 255, np.uint8))
+    (tmp_path / "broken.png").write_text("no picture")
+    shapes = [frame.image.shape[:2] for frame in Capture(str(tmp_path), rotate=90)]
+    assert shapes == [(40, 30), (20, 10)]
+    assert "broken.png" in capsys.readouterr().err
+
+
+def test_mirror_and_rotate(tmp_path):
+    picture = np.zeros((4, 6, 3), np.uint8)
+    picture[0, 0] = 255
+    write_image(tmp_path / "a.png", picture)
+    for rotate, corner in ((0, (0, 5)), (90, (0, 0)), (180, (3, 0)), (270, (5, 3))):
+        (frame,) = Capture(str(tmp_path), mirror=True, rotate=rotate)
+        assert np.argwhere(frame.image[..., 0])[0].tolist() == list(corner), rotate
 
 
 @pytest.fixture
