@@ -24,6 +24,7 @@ PAPER = 64  # level of bare paper in the ink picture while it is made: noise mus
 PATCH, BOX = 28, 20  # MNIST: the digit fitted into 20 x 20, its centre of mass in the middle of 28 x 28
 RULING = 0.4  # of the picture's longer side: a straight line of that length is no digit's
 SEEDS = 0.1  # of a part's pixels are strong ink: blurred thin strokes have a third, noise and shadows none
+WRITING = 0.3  # of all ink's length is strokes of one pen: 0.7 and more on a page, 0.1 in a photo of a cat or a tree
 LEAST = 7  # pixels: the lowest raster in which ten digits differ (the 5 x 7 fonts)
 CONTRAST = 0.08  # of the paper's brightness: fainter than that is no ink to the eye either
 
@@ -129,7 +130,7 @@ def _ink(page: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         page, small = cv2.bitwise_not(page), cv2.bitwise_not(small)
     half = cv2.resize(page, ((width + 1) // 2, (height + 1) // 2), interpolation=cv2.INTER_AREA)
     side = max(3, round(_stroke_bound(_darkest(small)) * step))  # in `half` twice the bound: crossings are wider
-    # Eroded: at the sheet's edge the table's darkness is no ink.
+    # Eroded, as at the sheet's edge the table's darkness is no ink.
     paper = cv2.erode(_close(half, side), np.ones((max(3, side // 4 | 1),) * 2, np.uint8))
     # Division makes noise grow where it is dark: three times at most, then a deep shadow leaves its ink a little weaker.
     samples = np.sort(paper[:: 1 + height // 64, :: 1 + width // 64].reshape(-1, 3), axis=0)
@@ -205,7 +206,22 @@ def _parts(ink: np.ndarray, floor: np.ndarray, stages: dict) -> list[Part]:
         left = _connected(mask, seeds)
         found = left if len(left.kept) else found  # nothing but a line: it is a 1
     stages["thickness"] = found.thickness
-    return found.parts(found.kept[~found.along_edge[found.kept]])
+    length = np.where(found.at_edge, 0, found.stats[:, cv2.CC_STAT_AREA] / found.stroke)
+    stages["share"] = float(length[found.kept].sum() / max(length[1:].sum(), 1.0))
+    if 0 < stages["share"] < WRITING:
+        return []
+    return found.parts(found.kept[~_cut_off(found)[found.kept]])
+
+
+def _cut_off(found: Connected) -> np.ndarray:
+    """Which components the picture's edge shows a piece of: what lies along it, is low, or is a margin's thin line."""
+    width, height = found.stats[:, 2:4].T
+    inner = found.kept[~found.at_edge[found.kept]]
+    if not len(inner):
+        return found.along_edge
+    typical = _weighted_median(height[inner].astype(float), width[inner].astype(float))
+    margin = (width < 0.25 * height) & (found.stroke < 0.7 * found.thickness)
+    return found.along_edge | found.at_edge & ((height < 0.6 * typical) | margin)
 
 
 def _masks(ink: np.ndarray, floor: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -223,7 +239,7 @@ def _masks(ink: np.ndarray, floor: np.ndarray) -> tuple[np.ndarray, np.ndarray, 
 
 
 def _floor(ink: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What the paper's own texture and noise reach, region by region: two small uint8 pictures, the first its level.
+    """What the paper's own texture and noise reach, region by region: as two small uint8 pictures, first its level.
 
     Noise goes both ways and ink one way only, so the lower quartile of a region tells its noise however much is written.
     """
@@ -251,7 +267,8 @@ class Connected:
     labels: np.ndarray  # H x W: the component of each pixel
     stats: np.ndarray  # x, y, width, height, area
     stroke: np.ndarray  # thickness in pixels
-    along_edge: np.ndarray  # whether it lies along the picture's edge, as a table does
+    at_edge: np.ndarray  # whether it touches the picture's edge
+    along_edge: np.ndarray  # whether it lies along it, as a table does
     kept: np.ndarray  # numbers of those that are like strokes
     thickness: float  # of the pen, in pixels
 
@@ -285,7 +302,7 @@ def _connected(mask: np.ndarray, seeds: np.ndarray, least: int = LEAST) -> Conne
     thickness = _weighted_median(stroke[sure], (area / stroke)[sure]) if sure.any() else 1.0
     keep &= np.maximum(w, h) >= 3 * thickness
     keep &= stroke <= np.where(at_edge, 1.6, 3) * thickness  # the table, a hand, a shadow come in from the edge
-    return Connected(labels, stats, stroke, along_edge, np.flatnonzero(keep), thickness)
+    return Connected(labels, stats, stroke, at_edge, along_edge, np.flatnonzero(keep), thickness)
 
 
 def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
@@ -428,7 +445,7 @@ def _one_digit(a: Part, b: Part, box_a: np.ndarray, box_b: np.ndarray, typical: 
     if shared >= 0.5 * min(aw, bw):
         limit = max(2.5 * stroke, 0.12 * high)
     elif low > 0.5 * high:
-        return False
+        limit = stroke if low < 0.75 * high else 0
     return bool((((a.outline[:, None] - b.outline[None]) ** 2).sum(axis=2) <= limit**2).any())
 
 
