@@ -25,6 +25,7 @@ PATCH, BOX = 28, 20  # MNIST: the digit fitted into 20 x 20, its centre of mass 
 RULING = 0.4  # of the picture's longer side: a straight line of that length is no digit's
 SEEDS = 0.1  # of a part's pixels are strong ink: blurred thin strokes have a third, noise and shadows none
 WRITING = 0.3  # of all ink's length is strokes of one pen: 0.7 and more on a page, 0.1 in a photo of a cat or a tree
+THICK = 2.5  # pixels: strokes that a mask keeps whole; MNIST's are 2 to 4 pixels in a patch
 LEAST = 7  # pixels: the lowest raster in which ten digits differ (the 5 x 7 fonts)
 CONTRAST = 0.08  # of the paper's brightness: fainter than that is no ink to the eye either
 
@@ -78,10 +79,14 @@ def segment(image: np.ndarray, single: bool = False, stages: dict | None = None)
     stages = {} if stages is None else stages
     if image.size == 0 or min(image.shape[:2]) < LEAST:
         return Segments()
-    page = _shrink(image)
+    for part in (0.25, 1.0):  # of the working area: a pen that is thick enough needs no more, in a quarter of the time
+        page = _shrink(image, part)
+        ink, floor = _ink(page)
+        stages.clear()
+        parts = _parts(ink, floor, stages)
+        if parts and stages["thickness"] >= THICK:
+            break
     scale = page.shape[1] / image.shape[1]
-    ink, floor = _ink(page)
-    parts = _parts(ink, floor, stages)
     stages.update(page=page, ink=ink)
     parts = _join(parts, _slope(parts)) if parts else []
     parts = _digits_only(parts, 0.25) if parts else []
@@ -102,12 +107,12 @@ def segment(image: np.ndarray, single: bool = False, stages: dict | None = None)
 # 1. Ink
 
 
-def _shrink(image: np.ndarray) -> np.ndarray:
-    """The picture as BGR at the working size, averaged over areas so that thin strokes stay."""
+def _shrink(image: np.ndarray, part: float = 1.0) -> np.ndarray:
+    """The picture as BGR at (a part of) the working area, averaged over areas so that thin strokes stay."""
     if image.ndim == 2 or image.shape[2] == 1:
         image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
     image = np.ascontiguousarray(image[..., :3])
-    scale = min(1.0, (WORK_AREA / (image.shape[0] * image.shape[1])) ** 0.5)
+    scale = (part * min(1.0, WORK_AREA / (image.shape[0] * image.shape[1]))) ** 0.5
     size = [max(1, round(n * scale)) for n in image.shape[1::-1]]
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA) if scale < 1 else image
 
@@ -132,7 +137,7 @@ def _ink(page: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     side = max(3, round(_stroke_bound(_darkest(small)) * step))  # in `half` twice the bound: crossings are wider
     # Eroded, as at the sheet's edge the table's darkness is no ink.
     paper = cv2.erode(_close(half, side), np.ones((max(3, side // 4 | 1),) * 2, np.uint8))
-    # Division makes noise grow where it is dark: three times at most, then a deep shadow leaves its ink a little weaker.
+    # Division makes noise grow in the dark: three times at most, then a deep shadow leaves its ink a little weaker.
     samples = np.sort(paper[:: 1 + height // 64, :: 1 + width // 64].reshape(-1, 3), axis=0)
     paper = cv2.max(paper, (*(samples[9 * len(samples) // 10] // 3).clip(16).tolist(), 0))
     paper = cv2.resize(paper, (width, height), interpolation=cv2.INTER_LINEAR)
@@ -239,7 +244,7 @@ def _masks(ink: np.ndarray, floor: np.ndarray) -> tuple[np.ndarray, np.ndarray, 
 
 
 def _floor(ink: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What the paper's own texture and noise reach, region by region: as two small uint8 pictures, first its level.
+    """What the paper's own texture and noise reach, by region: as two small uint8 pictures, its level first.
 
     Noise goes both ways and ink one way only, so the lower quartile of a region tells its noise however much is written.
     """

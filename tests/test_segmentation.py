@@ -110,7 +110,7 @@ def test_patch_is_like_the_digit_that_was_drawn() -> None:
         picture = 255 - cv2.resize(IMAGES[row], None, fx=8, fy=8, interpolation=cv2.INTER_CUBIC)
         patch = segment(picture, single=True).patches[0].astype(float)
         alike.append(np.corrcoef(patch.ravel(), IMAGES[row].ravel())[0, 1])
-    assert np.median(alike) > 0.9
+    assert np.median(alike) > 0.85  # not 1: pens thinner and thicker than most of MNIST are brought nearer to it
 
 
 @pytest.mark.parametrize("across", [False, True])
