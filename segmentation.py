@@ -246,7 +246,7 @@ def _masks(ink: np.ndarray, floor: np.ndarray) -> tuple[np.ndarray, np.ndarray, 
 def _floor(ink: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What the paper's own texture and noise reach, by region: as two small uint8 pictures, its level first.
 
-    Noise goes both ways and ink one way only, so the lower quartile of a region tells its noise however much is written.
+    Noise goes both ways and ink one way only, so a region's lower quartile tells its noise however much is written.
     """
     height, width = ink.shape
     step = max(1.0, min(height, width) / 64)
