@@ -7,6 +7,7 @@ counted by its confidence; and which digit follows which in a line is voted on i
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import cv2
@@ -14,13 +15,12 @@ import numpy as np
 
 from recognition import Digit, Reading
 
-CONFIRM = 3  # sightings until a box is taken for a digit: a glint or a finger's edge lasts one or two frames
-BRIDGE = 0.4  # seconds for which a digit that was seen well is kept though it isn't found: a blurred moment
-MEMORY = 12  # frames over which votes fade to 1/e: a third of a second, to outvote a bad moment and follow a new page
-REACH = (
-    0.6  # of a digit's height: how far from its expected place it is still the same digit (neighbours are 0.8 apart)
-)
-KEEP = float(np.exp(-1 / MEMORY))
+SIGHTINGS, AGE = 3, 0.25  # sightings and seconds until a box is taken for a digit: glints and half digits come and go
+HYSTERESIS = 1.2  # times the votes of a label that another one needs to take its place
+MEMORY = 1.0  # seconds in which votes fade to 1/e: a shadow's edge needs half a second to pass a digit
+BRIDGE = 1.0  # seconds for which a digit that isn't found is kept, while most others of the page are
+BRIDGE_ALL = 0.3  # seconds for which it is kept when they are not: a blurred moment, or the page has gone
+REACH = 0.6  # of a digit's height: how far from its expected place it is still the same (neighbours are 0.8 apart)
 FARTHEST = 30  # grid cells of 0.3 digit heights: a hand moves a page no farther from one frame to the next
 FORGOTTEN = 0.05  # a count of followers that no longer counts
 
@@ -30,27 +30,32 @@ class Track:
     """One digit through time."""
 
     box: np.ndarray = field(default_factory=lambda: np.zeros(4))  # x, y, w, h
-    seen: float = 0.0  # seconds: when it was last found
+    born: float = 0.0  # seconds: when it was first found
+    seen: float = 0.0  # and last
     line: float = 0.0  # the line's number when it was last found
+    digit: int = -1  # the label that has the votes
     sightings: int = 0
     weight: float = 0.0  # fading number of sightings
     votes: np.ndarray = field(default_factory=lambda: np.zeros(10))  # fading sum of confidences
     followers: dict[Track, float] = field(default_factory=dict)  # fading number of times each stood next in the line
 
-    @property
-    def digit(self) -> int:
-        """The label that got the most votes."""
-        return int(self.votes.argmax())
+    def vote(self, reading: Digit) -> None:
+        """Count a sighting."""
+        self.sightings += 1
+        self.weight += 1
+        self.votes[reading.digit] += reading.confidence
+        if self.digit < 0 or self.votes.max() > HYSTERESIS * self.votes[self.digit]:
+            self.digit = int(self.votes.argmax())
 
     @property
-    def patience(self) -> float:
-        """Seconds for which it may not be found: few until it is confirmed."""
-        return BRIDGE if self.sightings >= CONFIRM else BRIDGE / 4
+    def confirmed(self) -> bool:
+        """Whether it has been found often enough to be a digit."""
+        return self.sightings >= SIGHTINGS and self.seen - self.born >= AGE
 
     @property
     def confidence(self) -> float:
         """0..1: the label's mean confidence, frames that read another digit counting as 0."""
-        return float(self.votes.max() / max(self.weight, 1e-9))
+        return float(self.votes[self.digit] / max(self.weight, 1e-9))
 
 
 class Tracker:
@@ -59,7 +64,9 @@ class Tracker:
     def __init__(self, min_confidence: float = 0.0) -> None:
         self.min_confidence = min_confidence
         self.tracks: list[Track] = []
-        self.first = True
+        self.time = 0.0
+        self.strange = 0  # frames in a row in which most digits are others than they were
+        self.started = False  # whether any frame has been read
 
     def clear(self) -> None:
         """Forget everything: another picture follows."""
@@ -69,25 +76,32 @@ class Tracker:
         """The steady reading after one more frame's reading, taken at `time` seconds."""
         boxes = np.array([digit.box for digit in reading.digits], float).reshape(-1, 4)
         labels = np.array([digit.digit for digit in reading.digits], int)
+        old = list(self.tracks)
+        keep = math.exp(-max(0.0, time - self.time) / MEMORY)
         for track in self.tracks:
-            track.votes *= KEEP
-            track.weight *= KEEP
-            track.followers = {t: KEEP * n for t, n in track.followers.items() if n > FORGOTTEN}
+            track.votes *= keep
+            track.weight *= keep
+            track.followers = {t: keep * n for t, n in track.followers.items() if n > FORGOTTEN}
         found = self._match(boxes, labels)
+        known = sum(track.sightings > 0 and track.digit == label for track, label in zip(found, labels))
+        self.strange = self.strange + 1 if 2 * known < min(len(boxes), len(old)) else 0
+        if self.strange >= SIGHTINGS:  # another page in the same place
+            self.clear()
+            return self.update(reading, time)
         for digit, box, track in zip(reading.digits, boxes, found):
+            if not track.sightings:  # at the very first frame nothing is steadier yet: believe it
+                track.born = time if self.started else -math.inf
+                track.sightings = 0 if self.started else SIGHTINGS
             track.box, track.seen, track.line = box, time, digit.line
-            track.sightings += 1
-            track.weight += 1
-            track.votes[digit.digit] += digit.confidence
+            track.vote(digit)
         for left, right, track, follower in zip(reading.digits, reading.digits[1:], found, found[1:]):
-            if left.line == right.line:
+            usual = max(track.followers, key=track.followers.get, default=follower)
+            missed = usual.seen < time and usual in self.tracks  # the next one stands in for it, and is no follower
+            if left.line == right.line and not missed:
                 track.followers[follower] = track.followers.get(follower, 0.0) + 1
-        if self.first:  # nothing to be steadier than
-            for track in found:
-                track.sightings = CONFIRM
-        self.first = False
-        self.tracks = [track for track in self.tracks if time - track.seen <= track.patience]
-        return self._steady(reading, time)
+        self.time, self.started = time, True
+        self._drop(reading.width, reading.height)
+        return self._steady(reading)
 
     def _match(self, boxes: np.ndarray, labels: np.ndarray) -> list[Track]:
         """The track of each box, a new one where there is none; tracks without a box move along with the others."""
@@ -115,14 +129,26 @@ class Tracker:
         self.tracks += new.values()
         return [new.get(j) or track for j, track in enumerate(found)]
 
-    def _steady(self, reading: Reading, time: float) -> Reading:
+    def _drop(self, width: int, height: int) -> None:
+        """Forget tracks that haven't been found for too long, or have left the picture."""
+        confirmed = [track for track in self.tracks if track.confirmed]
+        there = sum(track.seen == self.time for track in confirmed) >= 0.5 * len(confirmed)
+        kept = []
+        for track in self.tracks:
+            patience = (BRIDGE if there else BRIDGE_ALL) if track.confirmed else BRIDGE_ALL / 3
+            x, y = track.box[:2] + track.box[2:] / 2
+            if self.time - track.seen <= patience and 0 <= x < width and 0 <= y < height:
+                kept.append(track)
+        self.tracks = kept
+
+    def _steady(self, reading: Reading) -> Reading:
         digits: list[Digit] = []
         rejected = []
         for chain in self._chains():
             line = digits[-1].line + 1 if digits else 0
             for track in chain:
                 box = tuple(round(v) for v in track.box)
-                if track.sightings < CONFIRM:
+                if not track.confirmed:
                     continue
                 if track.confidence < self.min_confidence:
                     rejected.append((box, track.confidence))
