@@ -53,6 +53,11 @@ class Track:
         return self.sightings >= SIGHTINGS and self.seen - self.born >= AGE
 
     @property
+    def certainty(self) -> float:
+        """0..1: the mean confidence of all readings, whatever they said: low for what is no digit."""
+        return float(self.votes.sum() / max(self.weight, 1e-9))
+
+    @property
     def confidence(self) -> float:
         """0..1: the label's mean confidence, frames that read another digit counting as 0."""
         return float(self.votes[self.digit] / max(self.weight, 1e-9))
@@ -150,8 +155,8 @@ class Tracker:
                 box = tuple(round(v) for v in track.box)
                 if not track.confirmed:
                     continue
-                if track.confidence < self.min_confidence:
-                    rejected.append((box, track.confidence))
+                if track.certainty < self.min_confidence:
+                    rejected.append((box, track.certainty))
                     continue
                 place = digits[-1].position + 1 if digits and digits[-1].line == line else 0
                 digits.append(Digit(track.digit, track.confidence, box, line, place))

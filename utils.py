@@ -256,8 +256,10 @@ def put_text(picture: np.ndarray, text: str, x: float, y: float, height: float, 
     left, top = round(x) - margin, round(y) - margin - h
     target = picture[max(0, top) : max(0, top + len(ink)), max(0, left) : max(0, left + ink.shape[1])]
     part = np.s_[max(0, -top) :, max(0, -left) :]
-    ink, edge = (mask[part][: target.shape[0], : target.shape[1], None].astype(np.uint16) for mask in (ink, edge))
-    target[:] = (target * (255 - edge) + ink * np.array(color, np.uint16)) // 255
+    if target.size:
+        ink, edge = (mask[part][: target.shape[0], : target.shape[1]] for mask in (ink, edge))
+        target[:] = cv2.subtract(target, cv2.merge([edge] * 3))
+        target[:] = cv2.add(target, cv2.merge([cv2.convertScaleAbs(ink, alpha=value / 255) for value in color]))
 
 
 def confidence_color(confidence: float) -> tuple[int, int, int]:
