@@ -169,11 +169,11 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Answer a browser."""
         pages = {"/": self._page, "/stream": self._stream, "/lines": self._lines}
-        if self.path not in pages:
-            self.send_error(404)
-            return
         try:
-            pages[self.path]()
+            if self.path in pages:
+                pages[self.path]()
+            else:
+                self.send_error(404)
         except OSError:  # the viewer has gone, or takes nothing any more
             self.close_connection = True
 

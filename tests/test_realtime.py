@@ -9,19 +9,26 @@ import ctypes.util
 import http.server
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import threading
+import time
+import urllib.error
+import urllib.request
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from conftest import ROOT, assert_one_line_error, wait_for
 
+import demo_realtime
+import recognition
 from capture import Capture, without_password
-from utils import read_image, write_image
+from utils import UserError, read_image, write_image
 
 FRAME = ROOT / "samples" / "webcam.png"
 TRUTH = next(
@@ -329,6 +336,15 @@ class Screen:
     def press(self, key: str) -> None:
         self.xdotool("key", "--window", self.window, key)
 
+    def press_until(self, key: str, happened) -> None:
+        """Press a key, again after some seconds: a virtual screen loses one now and then."""
+        for _ in range(5):
+            self.press(key)
+            with contextlib.suppress(AssertionError):
+                wait_for(happened, 5)
+                return
+        raise AssertionError(f"the key {key} does nothing")
+
     def click_the_cross(self) -> None:
         """Ask the window to close as a window manager does, of which this screen has none."""
         x = ctypes.CDLL(ctypes.util.find_library("X11"))
@@ -360,6 +376,121 @@ def test_the_window_ends_by_key_and_by_closing(screen, tmp_path, end):
         window.press(end)
     output = window.end()
     assert " frames in " in output and "3000 frames" not in output
+
+
+def test_the_keys_of_the_window(screen, tmp_path):
+    """Everything switched on and off, a picture saved, a recording begun and ended, freezing."""
+    video, saved = tmp_path / "long.avi", tmp_path / "saved"
+    write_video(video, 3000)
+    window = Screen(screen, "--source", video, "--output", saved, "--json", tmp_path / "log.jsonl", "--mirror")
+    wait_for(lambda: (tmp_path / "log.jsonl").read_text().count("\n") >= 3)
+
+    def rows() -> int:
+        return (tmp_path / "log.jsonl").read_text().count("\n")
+
+    for key in ("h", "p", "f", "d", "d", "p", "f", "h"):
+        before = rows()
+        window.press(key)
+        wait_for(lambda before=before: rows() >= before + 2)
+    window.press_until("r", lambda: list(saved.glob("*.avi")))
+    window.press_until("s", lambda: list(saved.glob("*.json")))
+    counts: list[int] = []
+
+    def still() -> bool:
+        counts.append(rows())
+        return len(counts) > 100 and len(set(counts[-100:])) == 1
+
+    window.press_until("space", still)
+    window.press_until("space", lambda: rows() > counts[-1])
+    window.press("q")
+    window.end()
+    (record,) = saved.glob("*.avi")
+    assert frames_of(record) > 3
+    (row,) = json.loads(next(saved.glob("*.json")).read_text())["images"]
+    assert (read_image(saved / row["file"]) == read_image(FRAME)[:, ::-1]).mean() > 0.1  # mirrored, but for MJPG's loss
+    assert {path.suffix for path in saved.iterdir()} == {".avi", ".json", ".png"} and len(
+        list(saved.glob("*.png"))
+    ) == 2
+
+
+# ---- slow reading, browser ------------------------------------------------------------------------------------------
+
+
+def in_process(monkeypatch, capsys, *arguments: object, reading_takes: float = 0.0) -> str:
+    """demo_realtime.py's summary when the reading of a frame takes so many seconds longer. It must end well."""
+    read = recognition.Recognizer.read
+
+    def slowly(self, *values, **named):
+        time.sleep(reading_takes)
+        return read(self, *values, **named)
+
+    monkeypatch.setattr(recognition.Recognizer, "read", slowly)
+    assert demo_realtime.main([str(argument) for argument in arguments]) == 0
+    return capsys.readouterr().out
+
+
+@pytest.fixture
+def one_thread():
+    """demo_realtime.py in this process sets the number of torch's threads: set it back."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_what_is_shown_is_now_however_slow_reading_is(monkeypatch, capsys, one_thread):
+    """A 30 fps stream, reading slowed to 200 ms: every picture is shown, at most 66 ms old."""
+    with Phone(frames(60, rate=30)) as phone, contextlib.suppress(UserError):
+        source = ("--source", phone.url, "--serve", "127.0.0.1:0", "--max_frames", "7")
+        output = in_process(monkeypatch, capsys, *source, reading_takes=0.2)
+    shown, read = (int(n) for n in re.search(r"(\d+) frames in .*, (\d+) read", output).groups())
+    assert read == 7 and shown >= 4 * read
+    assert float(re.search(r"latency (\d+) ms", output)[1]) <= 66
+
+
+def test_a_browser_sees_the_picture_and_the_lines(video, tmp_path):
+    write_video(tmp_path / "long.avi", 3000)
+    command = [
+        sys.executable,
+        "-u",
+        ROOT / "demo_realtime.py",
+        "--source",
+        tmp_path / "long.avi",
+        "--serve",
+        "127.0.0.1:0",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            url = re.search(r"http://\S+", process.stdout.readline())[0]
+            page = urllib.request.urlopen(url, timeout=20).read().decode()
+            assert 'src="stream"' in page
+            idle = urllib.request.urlopen(url + "stream", timeout=20)  # a viewer that takes nothing slows nobody
+            with urllib.request.urlopen(url + "stream", timeout=20) as stream:
+                for _ in range(5):
+                    headers = [stream.readline() for _ in range(4)]
+                    size = int(next(line for line in headers if line.lower().startswith(b"content-length")).split()[1])
+                    picture = cv2.imdecode(np.frombuffer(stream.read(size), np.uint8), cv2.IMREAD_COLOR)
+                    assert picture.shape == (480, 640, 3)
+                    stream.readline()
+            with urllib.request.urlopen(url + "lines", timeout=20) as lines:
+                reading = json.loads(lines.readline().decode().removeprefix("data: "))
+            assert len("".join(reading["lines"])) == 18 and "frames/s" in reading["state"]
+            chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+            if chromium:
+                flags = ("--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}")
+                look = [chromium, *flags, "--timeout=4000", "--dump-dom", url]
+
+                def shown() -> bool:
+                    page = subprocess.run(look, capture_output=True, text=True, timeout=60).stdout
+                    return "\n".join(reading["lines"]) in page
+
+                wait_for(shown)
+            idle.close()
+            with pytest.raises(urllib.error.HTTPError):
+                urllib.request.urlopen(url + "../etc/passwd", timeout=20)
+        finally:
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in errors, errors
 
 
 def test_what_is_recorded_survives_ctrl_c_and_a_kill(tmp_path):
