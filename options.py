@@ -134,7 +134,7 @@ def _add_reading(parser: Parser) -> None:
     parser.add_argument(
         "--min_confidence",
         type=fraction,
-        default=0.5,
+        default=0.4,
         metavar="X",
         help="probability from 0 to 1 below which a box is drawn grey and not read (default: %(default)s)",
     )

@@ -26,6 +26,7 @@ RULING = 0.4  # of the picture's longer side: a straight line of that length is 
 SEEDS = 0.1  # of a part's pixels are strong ink: blurred thin strokes have a third, noise and shadows none
 WRITING = 0.3  # of all ink's length is strokes of one pen: 0.7 and more on a page, 0.1 in a photo of a cat or a tree
 THICK = 2.5  # pixels: strokes that a mask keeps whole; MNIST's are 2 to 4 pixels in a patch
+SLIM = 3.5  # strokes: no digit is shorter; the thickest of MNIST's has 3.9, one in a hundred less than 5
 LEAST = 7  # pixels: the lowest raster in which ten digits differ (the 5 x 7 fonts)
 CONTRAST = 0.08  # of the paper's brightness: fainter than that is no ink to the eye either
 
@@ -164,11 +165,11 @@ def _bright_on_dark(grey: np.ndarray) -> bool:
     wide the strokes are is not known yet: neighbourhoods of several sizes vote.
     """
     vote = 0.0
-    for part in (3, 6, 12, 24):  # of the shorter side; each looked at where that is about nine pixels, for speed
-        step = max(1.0, min(grey.shape) / (9 * part))
+    for part in (3, 6, 12, 24):  # of the shorter side; each looked at where that is five pixels, for speed
+        step = max(1.0, min(grey.shape) / (5 * part))
         size = [round(n / step) for n in grey.shape[::-1]]
         coarse = cv2.resize(grey, size, interpolation=cv2.INTER_AREA) if step > 1 else grey
-        around = cv2.medianBlur(coarse, max(7, min(coarse.shape) // part) | 1)
+        around = cv2.medianBlur(coarse, max(5, min(coarse.shape) // part) | 1)
         stray = cv2.subtract(coarse, around, dtype=cv2.CV_32F)
         power = stray * np.abs(stray)
         vote += (float(power.sum()) / max(float(np.abs(power).sum()), 1.0)) ** 3  # the decided ones count
@@ -182,8 +183,8 @@ def _stroke_bound(dark: np.ndarray) -> int:
     filled = []
     for side in sides:
         paper = _close(dark, side)
-        depth = cv2.subtract(paper, dark).ravel()
-        filled.append(float(np.partition(depth, -1 - depth.size // 500)[-1 - depth.size // 500]))
+        counts = cv2.calcHist([cv2.subtract(paper, dark)], [0], None, [256], [0, 256])
+        filled.append(int(np.searchsorted(np.cumsum(counts), 0.998 * dark.size)))
     for side, now, wider in zip(sides, filled, filled[1:]):
         if now >= 0.8 * wider and now >= 0.4 * filled[-1]:
             return side
@@ -209,7 +210,10 @@ def _parts(ink: np.ndarray, floor: np.ndarray, stages: dict) -> list[Part]:
         mask = cv2.subtract(mask, rulings)
     if frames or rulings.any():
         left = _connected(mask, seeds)
-        found = left if len(left.kept) else found  # nothing but a line: it is a 1
+        alone = len(found.kept) == 1 and not found.at_edge[found.kept[0]]
+        found = (
+            found if alone and not len(left.kept) else left
+        )  # a line that is all there is, and ends on the page: a 1
     stages["thickness"] = found.thickness
     length = np.where(found.at_edge, 0, found.stats[:, cv2.CC_STAT_AREA] / found.stroke)
     stages["share"] = float(length[found.kept].sum() / max(length[1:].sum(), 1.0))
@@ -299,13 +303,14 @@ def _connected(mask: np.ndarray, seeds: np.ndarray, least: int = LEAST) -> Conne
     keep = np.bincount(label, seeds.ravel()[inside] != 0, count) >= SEEDS * area
     keep[0] = False
     keep &= np.maximum(w, h) >= least
-    keep &= area >= 3 * stroke**2  # a stroke is longer than thick; a square dot has 2.2, a round one 1.8
+    keep &= area >= 4 * stroke**2  # a stroke is longer than thick: a square dot has 2.2, a round one 1.8, a blot 3
     at_edge = (x == 0) | (y == 0) | (x + w == mask.shape[1]) | (y + h == mask.shape[0])
     rim = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
     along_edge = np.bincount(rim, minlength=count) >= 0.5 * np.maximum(w, h)
-    sure = keep & ~at_edge if (keep & ~at_edge).any() else keep
+    slim = keep & (np.maximum(w, h) >= SLIM * stroke)
+    sure = slim & ~at_edge if (slim & ~at_edge).any() else slim
     thickness = _weighted_median(stroke[sure], (area / stroke)[sure]) if sure.any() else 1.0
-    keep &= np.maximum(w, h) >= 3 * thickness
+    keep &= sure.any() & (np.maximum(w, h) >= 3 * thickness)
     keep &= stroke <= np.where(at_edge, 1.6, 3) * thickness  # the table, a hand, a shadow come in from the edge
     return Connected(labels, stats, stroke, at_edge, along_edge, np.flatnonzero(keep), thickness)
 
@@ -480,11 +485,14 @@ def _extents(parts: list[Part], angles: np.ndarray) -> tuple[np.ndarray, np.ndar
     return np.minimum.reduceat(across, starts, axis=1), np.maximum.reduceat(across, starts, axis=1)
 
 
-def _slope(parts: list[Part]) -> float:
-    """The text's slope in radians: the direction in which the parts' projection is the shortest."""
+def _slope(parts: list[Part], about: float = 0.0, reach: float = 40.0) -> float:
+    """The text's slope in radians: the direction in which the parts' projection is the shortest.
+
+    Looked for within `reach` degrees of `about`, which is also the slope of parts too few to tell.
+    """
     if len(parts) < 3:
-        return 0.0
-    angles = np.deg2rad(np.arange(-40, 41, 2.0))
+        return about
+    angles = about + np.deg2rad(np.arange(-reach, reach + 1, 2.0))
     first, last = _extents(parts, angles)
     quarter = (last - first) / 4
     occupied = _occupied(first + quarter, last - quarter)
@@ -503,24 +511,37 @@ def _occupied(first: np.ndarray, last: np.ndarray) -> np.ndarray:
     return reach[:, -1] - first[:, 0] - gaps
 
 
-def _rows(parts: list[Part]) -> list[tuple[list[Part], float]]:
-    """The parts as text lines, top to bottom, each sorted from left to right, with its slope."""
+def _rows(parts: list[Part], slope: float = 0.0, reach: float = 40.0) -> list[tuple[list[Part], float]]:
+    """The parts as text lines in reading order, each sorted from left to right, with its slope (radians).
+
+    The row/column projection: cut into rows where the profile across the text is empty; each row again, along a slope
+    of its own; one that is too tall for a line into columns, if these come apart into rows; until nothing does.
+    """
     if not parts:
         return []
-    slope = _slope(parts)
-    first, last = (v[0] for v in _extents(parts, np.array([slope])))
-    quarter = (last - first) / 4
-    first, last = first + quarter, last - quarter
+    slope = _slope(parts, slope, reach)
+    first, last = (ends[0] for ends in _extents(parts, np.array([slope])))
+    inner = (last - first) / 4  # the middle half counts: strokes reach into the next line
+    rows = _bands(parts, first + inner, last - inner)
+    if len(rows) > 1:
+        return [line for row in rows for line in _rows(row, slope, 10.0)]
+    typical = float(np.median(last - first))
+    left, right = (ends[0] for ends in _extents(parts, np.array([slope - np.pi / 2])))
+    if last.max() - first.min() > 2 * typical:
+        columns = _bands(parts, left, right, gap=typical)
+        blocks = [_rows(column, slope, 10.0) for column in columns] if len(columns) > 1 else []
+        if any(len(lines) > 1 for lines in blocks):
+            return [line for lines in blocks for line in lines]
+    row = [piece for part in _digits_only([parts[i] for i in np.argsort(left + right)]) for piece in _cut(part)]
+    return [(row, slope)] if row else []
+
+
+def _bands(parts: list[Part], first: np.ndarray, last: np.ndarray, gap: float = 0.0) -> list[list[Part]]:
+    """The parts in groups between which their projections, from `first` to `last`, leave more than a `gap` (pixels)."""
     order = np.argsort(first)
     reach = np.maximum.accumulate(last[order])
-    cuts = np.flatnonzero(first[order][1:] > reach[:-1]) + 1
-    rows = []
-    for group in np.split(order, cuts):
-        row = sorted((parts[i] for i in group), key=lambda part: part.box[0] + part.box[2])
-        row = [piece for part in _digits_only(row) for piece in _cut(part)]
-        if row:
-            rows.append((row, slope))
-    return rows
+    cuts = np.flatnonzero(first[order][1:] > reach[:-1] + gap) + 1
+    return [[parts[i] for i in group] for group in np.split(order, cuts)]
 
 
 def _digits_only(row: list[Part], lowest: float = 0.35) -> list[Part]:
@@ -550,7 +571,7 @@ def _cut(part: Part) -> list[Part]:
         np.maximum.accumulate(extent[::-1])[::-1],
     )
     valley = np.minimum(before, after) - extent
-    valley[np.minimum(before, after) < 0.6 * part.height] = 0
+    valley[np.minimum(before, after) < 0.75 * part.height] = 0
     x = int(valley.argmax())
     if valley[x] < 0.35 * part.height:
         return [part]
@@ -573,14 +594,14 @@ def _slice(part: Part, left: int, right: int) -> Part:
 def _patch(ink: np.ndarray, digit: Part, slope: float) -> np.ndarray:
     """28 x 28 uint8 as MNIST: upright, fitted into 20 x 20 with its aspect kept, centred by mass, ink near 255."""
     x0, y0, x1, y1 = digit.box
-    grey = cv2.bitwise_and(ink[y0:y1, x0:x1], cv2.dilate(digit.mask, np.ones((3, 3), np.uint8)))
+    grey = cv2.bitwise_and(ink[y0:y1, x0:x1], cv2.dilate(digit.mask, None))
     level = max(1.0, float(cv2.mean(grey, digit.mask)[0]))
     turn = np.array([[np.cos(slope), np.sin(slope)], [-np.sin(slope), np.cos(slope)]])
     around = (digit.hull - (x0, y0)) @ turn.T
-    extent = float(np.ptp(around, axis=0).max()) + 1
+    extent = float((around.max(axis=0) - around.min(axis=0)).max()) + 1
     # The pen that MNIST's digits are written with is 2 to 4.5 pixels thick in their box of 20.
     thick = digit.stroke * BOX / extent
-    grow = np.clip(thick, *PEN) - thick
+    grow = min(max(thick, PEN[0]), PEN[1]) - thick
     fine = 3  # the patch is drawn that much finer first, and averaged
     scale = fine * (BOX - grow) / extent
     if scale < 1:  # warpAffine looks at four pixels only: average over areas first

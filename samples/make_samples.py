@@ -244,8 +244,8 @@ def empty_ruled(rng: Rng, deal: Deal) -> Page:
 def no_digit(rng: Rng, deal: Deal) -> Page:
     """A used sheet: a coffee stain, punched holes, a staple, a fold and crumbs, and nothing to read."""
     picture = sheet(rng, (1000, 750))
-    coffee = replace(PENS["fineliner"], colour=(95, 140, 180), opacity=0.3, grain=0.3)
-    for x, y, width in ((680, 250, 190), (740, 300, 150), (640, 330, 110), (830, 210, 34), (600, 180, 26)):
+    coffee = replace(PENS["fineliner"], colour=(95, 140, 180), opacity=0.5, grain=0.0)
+    for x, y, width in ((680, 230, 190), (740, 245, 170), (560, 330, 50), (850, 190, 34), (600, 500, 26)):
         picture = draw(rng, picture, [np.array([(x, y), (x + 8, y + 5)])], width, coffee)
     dark = replace(PENS["fineliner"], colour=(60, 66, 72))
     for y in (250, 500):
