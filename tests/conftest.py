@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -84,3 +85,12 @@ def wait_for(happened: Callable[[], object], seconds: float = 120) -> None:
     while not happened():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.01)
+
+
+def start(*command: object, **options: object) -> subprocess.Popen:
+    """A process with its output as text in pipes, that Ctrl-C reaches even where the tests run in the background."""
+    if os.name == "posix":  # a shell's background jobs ignore SIGINT, and so would what they start
+        options["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(
+        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+    )

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, assert_one_line_error, wait_for
+from conftest import ROOT, assert_one_line_error, start, wait_for
 
 import options
 import paper
@@ -231,12 +230,7 @@ def test_ctrl_c_keeps_what_is_read(tmp_path):
     for k in range(400):
         shutil.copy(SAMPLES / "phone.jpg", tmp_path / f"{k:03d}.jpg")
     out = tmp_path / "out"
-    process = subprocess.Popen(
-        [sys.executable, ROOT / "demo.py", tmp_path, "--output", out],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = start(sys.executable, ROOT / "demo.py", tmp_path, "--output", out)
     wait_for(lambda: process.poll() is not None or (out / "002.jpg").exists())
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=60)

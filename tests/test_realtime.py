@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, assert_one_line_error, wait_for
+from conftest import ROOT, assert_one_line_error, start, wait_for
 
 import demo_realtime
 import recognition
@@ -498,9 +498,7 @@ def test_what_is_recorded_survives_ctrl_c_and_a_kill(tmp_path):
     for end, status in ((signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)):
         record, log = tmp_path / f"{end.name}.avi", tmp_path / f"{end.name}.jsonl"
         command = [sys.executable, ROOT / "demo_realtime.py", "--source", tmp_path / "long.avi", "--headless"]
-        process = subprocess.Popen(
-            [*command, "--record", record, "--json", log], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        process = start(*command, "--record", record, "--json", log)
         wait_for(lambda log=log: log.exists() and log.read_text().count("\n") >= 40)
         process.send_signal(end)
         _, errors = process.communicate(timeout=60)

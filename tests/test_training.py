@@ -12,7 +12,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, assert_one_line_error
+from conftest import ROOT, assert_one_line_error, start
 
 import mnist
 import options
@@ -143,9 +143,7 @@ def test_save_every_keeps_dated_epochs(subset_png, script, tmp_path):
 
 def test_ctrl_c_saves_and_says_how_to_go_on(subset_png, tmp_path):
     command = [sys.executable, "-u", ROOT / "train.py", "--data", subset_png, "--epochs", "1000", "--name", "r"]
-    process = subprocess.Popen(
-        [*command, "--runs_dir", tmp_path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = start(*command, "--runs_dir", tmp_path)
     for line in process.stdout:
         if line.startswith("epoch 2"):
             process.send_signal(signal.SIGINT)
