@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property, reduce
+from itertools import compress
 
 import cv2
 import numpy as np
@@ -89,9 +90,9 @@ def segment(image: np.ndarray, single: bool = False, stages: dict | None = None)
             break
     scale = page.shape[1] / image.shape[1]
     stages.update(page=page, ink=ink)
-    parts = _join(parts, _slope(parts)) if parts else []
-    parts = _digits_only(parts, 0.25) if parts else []
-    rows = [([reduce(_merge, parts)], 0.0)] if single and parts else _rows(parts)
+    slope = _slope(parts)
+    parts = _digits_only(_join(parts, slope), 0.25) if parts else []
+    rows = [([reduce(_merge, parts)], 0.0)] if single and parts else _rows(parts, slope)
     stages["digits"] = [digit for row, _ in rows for digit in row]
     digits = [(digit, number, slope) for number, (row, slope) in enumerate(rows) for digit in row]
     if not digits:
@@ -139,8 +140,9 @@ def _ink(page: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     # Eroded, as at the sheet's edge the table's darkness is no ink.
     paper = cv2.erode(_close(half, side), np.ones((max(3, side // 4 | 1),) * 2, np.uint8))
     # Division makes noise grow in the dark: three times at most, then a deep shadow leaves its ink a little weaker.
-    samples = np.sort(paper[:: 1 + height // 64, :: 1 + width // 64].reshape(-1, 3), axis=0)
-    paper = cv2.max(paper, (*(samples[9 * len(samples) // 10] // 3).clip(16).tolist(), 0))
+    samples = paper[:: 1 + height // 64, :: 1 + width // 64].reshape(-1, 3)
+    bright = np.partition(samples, 9 * len(samples) // 10, axis=0)[9 * len(samples) // 10]
+    paper = cv2.max(paper, (*(bright // 3).clip(16).tolist(), 0))
     paper = cv2.resize(paper, (width, height), interpolation=cv2.INTER_LINEAR)
     ink = cv2.bitwise_not(_darkest(cv2.divide(page, paper, scale=255 - PAPER)))  # noise goes to both sides of PAPER
     level, floor = (cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR) for small in _floor(ink))
@@ -199,7 +201,7 @@ def _parts(ink: np.ndarray, floor: np.ndarray, stages: dict) -> list[Part]:
     lines, mask, seeds = _masks(ink, floor)
     stages["mask"] = mask.copy()
     found = _connected(mask, seeds)
-    frames = _frames(found.parts())
+    frames = _frames(found.parts)
     for frame in frames:
         x0, y0, x1, y1 = frame.box
         for picture in (lines, mask):
@@ -219,7 +221,7 @@ def _parts(ink: np.ndarray, floor: np.ndarray, stages: dict) -> list[Part]:
     stages["share"] = float(length[found.kept].sum() / max(length[1:].sum(), 1.0))
     if 0 < stages["share"] < WRITING:
         return []
-    return found.parts(found.kept[~_cut_off(found)[found.kept]])
+    return list(compress(found.parts, ~_cut_off(found)[found.kept]))
 
 
 def _cut_off(found: Connected) -> np.ndarray:
@@ -281,9 +283,10 @@ class Connected:
     kept: np.ndarray  # numbers of those that are like strokes
     thickness: float  # of the pen, in pixels
 
-    def parts(self, numbers: np.ndarray | None = None) -> list[Part]:
-        """The components of these numbers (default: all that are kept)."""
-        return [self._part(i) for i in (self.kept if numbers is None else numbers)]
+    @cached_property
+    def parts(self) -> list[Part]:
+        """The kept components."""
+        return [self._part(i) for i in self.kept]
 
     def _part(self, i: int) -> Part:
         x, y, w, h = self.stats[i, :4].tolist()
@@ -511,7 +514,7 @@ def _occupied(first: np.ndarray, last: np.ndarray) -> np.ndarray:
     return reach[:, -1] - first[:, 0] - gaps
 
 
-def _rows(parts: list[Part], slope: float = 0.0, reach: float = 40.0) -> list[tuple[list[Part], float]]:
+def _rows(parts: list[Part], slope: float) -> list[tuple[list[Part], float]]:
     """The parts as text lines in reading order, each sorted from left to right, with its slope (radians).
 
     The row/column projection: cut into rows where the profile across the text is empty; each row again, along a slope
@@ -519,17 +522,16 @@ def _rows(parts: list[Part], slope: float = 0.0, reach: float = 40.0) -> list[tu
     """
     if not parts:
         return []
-    slope = _slope(parts, slope, reach)
     first, last = (ends[0] for ends in _extents(parts, np.array([slope])))
     inner = (last - first) / 4  # the middle half counts: strokes reach into the next line
     rows = _bands(parts, first + inner, last - inner)
     if len(rows) > 1:
-        return [line for row in rows for line in _rows(row, slope, 10.0)]
+        return [line for row in rows for line in _rows(row, _slope(row, slope, 10.0))]
     typical = float(np.median(last - first))
     left, right = (ends[0] for ends in _extents(parts, np.array([slope - np.pi / 2])))
     if last.max() - first.min() > 2 * typical:
         columns = _bands(parts, left, right, gap=typical)
-        blocks = [_rows(column, slope, 10.0) for column in columns] if len(columns) > 1 else []
+        blocks = [_rows(column, _slope(column, slope, 10.0)) for column in columns] if len(columns) > 1 else []
         if any(len(lines) > 1 for lines in blocks):
             return [line for lines in blocks for line in lines]
     row = [piece for part in _digits_only([parts[i] for i in np.argsort(left + right)]) for piece in _cut(part)]
