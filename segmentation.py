@@ -12,6 +12,7 @@ A length is told in strokes (the pen's thickness in this picture) or in digit he
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import cached_property, reduce
 from itertools import compress
@@ -495,7 +496,7 @@ def _slope(parts: list[Part], about: float = 0.0, reach: float = 40.0) -> float:
     """
     if len(parts) < 3:
         return about
-    angles = about + np.deg2rad(np.arange(-reach, reach + 1, 2.0))
+    angles = about + np.deg2rad(np.arange(-reach, reach + 1, 2.5))
     first, last = _extents(parts, angles)
     quarter = (last - first) / 4
     occupied = _occupied(first + quarter, last - quarter)
@@ -598,8 +599,9 @@ def _patch(ink: np.ndarray, digit: Part, slope: float) -> np.ndarray:
     x0, y0, x1, y1 = digit.box
     grey = cv2.bitwise_and(ink[y0:y1, x0:x1], cv2.dilate(digit.mask, None))
     level = max(1.0, float(cv2.mean(grey, digit.mask)[0]))
-    turn = np.array([[np.cos(slope), np.sin(slope)], [-np.sin(slope), np.cos(slope)]])
-    around = (digit.hull - (x0, y0)) @ turn.T
+    cos, sin = math.cos(slope), math.sin(slope)
+    turn = np.array([[cos, sin], [-sin, cos]])
+    around = digit.hull @ turn.T
     extent = float((around.max(axis=0) - around.min(axis=0)).max()) + 1
     # The pen that MNIST's digits are written with is 2 to 4.5 pixels thick in their box of 20.
     thick = digit.stroke * BOX / extent
@@ -608,14 +610,14 @@ def _patch(ink: np.ndarray, digit: Part, slope: float) -> np.ndarray:
     scale = fine * (BOX - grow) / extent
     if scale < 1:  # warpAffine looks at four pixels only: average over areas first
         size = [max(1, round(scale * n)) for n in grey.shape[::-1]]
-        turn = turn @ np.diag([grey.shape[1] / size[0], grey.shape[0] / size[1]])
+        turn *= (grey.shape[1] / size[0], grey.shape[0] / size[1])
         grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
     grey = cv2.convertScaleAbs(grey, alpha=255 / level)
     moments = cv2.moments(grey)
-    mass = np.array([moments["m10"], moments["m01"]]) / max(moments["m00"], 1)
-    linear = scale * turn
-    offset = (fine * PATCH - 1) / 2 - linear @ mass
-    drawn = cv2.warpAffine(grey, np.hstack([linear, offset[:, None]]), (fine * PATCH, fine * PATCH))
+    matrix = np.empty((2, 3))
+    matrix[:, :2] = scale * turn
+    matrix[:, 2] = (fine * PATCH - 1) / 2 - matrix[:, :2] @ (moments["m10"], moments["m01"]) / max(moments["m00"], 1)
+    drawn = cv2.warpAffine(grey, matrix, (fine * PATCH, fine * PATCH))
     side = 1 + round(abs(grow) * fine)
     if side > 1:
         pen = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
