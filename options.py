@@ -205,7 +205,7 @@ def train_parser() -> Parser:
         "--EPOCH",
         type=positive_int,
         metavar="N",
-        help="passes over the training set, in all; --EPOCH is an alias (default: 7; 60 of the embedded subset)",
+        help="passes over the training set, in all; --EPOCH is an alias (default: 6; 60 of the embedded subset)",
     )
     learning.add_argument(
         "--batch_size", type=positive_int, default=128, metavar="N", help="images a step (default: %(default)s)"
@@ -216,7 +216,7 @@ def train_parser() -> Parser:
     learning.add_argument(
         "--lr_decay",
         type=fraction,
-        default=0.55,
+        default=0.5,
         metavar="X",
         help="the rate falls smoothly by this factor per 60,000 images (default: %(default)s)",
     )

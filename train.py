@@ -41,7 +41,7 @@ from utils import (
     write_text,
 )
 
-EPOCHS, EPOCHS_OF_SUBSET = 7, 60  # unless --epochs says so; an epoch of the embedded subset is a 15th of MNIST's
+EPOCHS, EPOCHS_OF_SUBSET = 6, 60  # unless --epochs says so; an epoch of the embedded subset is a 15th of MNIST's
 WARM_UP = 100  # steps over which the rate rises from 0: Adam's first steps are large, and here they kill units
 AN_EPOCH = 60_000  # images; the schedule counts images seen, so it is the same for data sets of any size
 CHECK_EVERY = 100  # steps between looks at the loss; looking at each would make a GPU wait
