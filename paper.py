@@ -379,7 +379,8 @@ def light(
     ys, xs = np.mgrid[-1 : 1 : complex(height // 16 + 2), -1 : 1 : complex(width // 16 + 2)].astype(np.float32)
     across, up = math.cos(math.radians(degrees)), -math.sin(math.radians(degrees))
     ramp = 0.5 + (xs * across + ys * up) / (2 * (abs(across) + abs(up)))
-    level = (1 - (1 - low) * ramp**1.3) * (1 - vignette * (xs**2 + ys**2) / 2)  # a lamp's light falls ever slower: 1.3
+    fall = (1 - low) * np.maximum(ramp, 0) ** 1.3  # a lamp's light falls ever slower
+    level = (1 - fall) * (1 - vignette * (xs**2 + ys**2) / 2)
     level = level[..., None] * np.array(tint, np.float32)
     return _dim(picture, cv2.resize(level, (width, height), interpolation=cv2.INTER_LINEAR))
 
@@ -487,7 +488,7 @@ def camera(
 def pick(rng: np.random.Generator, images: np.ndarray, labels: np.ndarray, text: str) -> Line:
     """One digit of `images` (N x 28 x 28 uint8) for each figure of `text`, none twice while there are others."""
     rows = np.empty(len(text), int)
-    for figure in set(text):
+    for figure in sorted(set(text)):  # a set has another order in each process
         asked = [i for i, c in enumerate(text) if c == figure]
         found = np.flatnonzero(labels == int(figure))
         rows[asked] = rng.choice(found, len(asked), replace=len(asked) > len(found))
