@@ -117,7 +117,7 @@ class Live:
         self.pending: Future[LiveReading] | None = None
         self.switches: set[str] = set()  # of the keys that switch something on: " ", d, p, f, h
         self.lines: list[str] | None = None
-        self.read = self.shown = 0
+        self.begun = self.read = self.shown = 0
         self.latencies: deque[float] = deque(maxlen=1000)
         self.times: deque[float] = deque(maxlen=30)  # when the last frames were shown
         self.picture: np.ndarray | None = None
@@ -140,7 +140,7 @@ class Live:
 
     def run(self) -> None:
         """Until the source ends, --max_frames, or a key. UserError: the source is lost for good, a disk is full."""
-        while not self.opt.max_frames or self.read < self.opt.max_frames:
+        while not self.opt.max_frames or self.begun < self.opt.max_frames:
             frame = self.capture.next(timeout=0.02 if self.looked_at else 1.0)
             if frame is None:
                 if self.capture.ended:
@@ -150,8 +150,7 @@ class Live:
                 self.take(frame)
             if self.window and not self.obey(self.window.key()):
                 return
-        if self.pending and not (self.opt.max_frames and self.read >= self.opt.max_frames):
-            self.collect(self.pending.result())
+        self.finish()
         if (self.capture.live and self.capture.ended) or self.capture.frames == 0:
             count = self.capture.frames
             what = f"was lost after {count} frames" if count else "gave no frame"
@@ -159,12 +158,33 @@ class Live:
 
     def take(self, frame: Frame) -> None:
         """Have a frame read, and show it."""
-        if self.pending is None:
-            self.pending = self.reader.start(frame, bool(self.switches & {"d", "p", "f"}))
-        wait([self.pending], timeout=PATIENCE / self.capture.fps if self.looked_at else None)
+        if not self.looked_at:
+            ahead = self.begin(frame)  # while it is read, the one before is drawn and recorded
+            self.finish()
+            self.pending = ahead
+            return
+        self.pending = self.pending or self.begin(frame)
+        wait([self.pending], timeout=PATIENCE / self.capture.fps)
         if self.pending.done():
             reading, self.pending = self.pending.result(), None
             self.collect(reading)
+        self.output(frame)
+
+    def begin(self, frame: Frame) -> Future[LiveReading]:
+        """Begin to read a frame."""
+        self.begun += 1
+        return self.reader.start(frame, bool(self.switches & {"d", "p", "f"}))
+
+    def finish(self) -> None:
+        """Wait for the reading that was begun last."""
+        if self.pending:
+            reading, self.pending = self.pending.result(), None
+            self.collect(reading)
+            if not self.looked_at:
+                self.output(reading.frame)
+
+    def output(self, frame: Frame) -> None:
+        """Draw a frame for whoever wants it."""
         if self.looked_at or self.recorder:
             self.picture = self.draw(frame)
             self.put_out(self.picture, frame)
