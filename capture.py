@@ -313,7 +313,7 @@ class Capture:
             if not self.live:
                 self._changed.wait_for(lambda: self._frame is None or self._closing.is_set())
             self._last = now = time.perf_counter()
-            self.dropped += self._frame is not None
+            self.dropped += self.live and self._frame is not None
             seconds = now - start if self.live else self.frames / self.fps
             self._frame = Frame(image, self.frames, now, seconds)
             self.frames += 1

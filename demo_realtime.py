@@ -8,6 +8,7 @@ shown, printed, recorded and written is the steady reading (tracking.py). Withou
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import statistics
@@ -299,7 +300,8 @@ class Live:
         if self.recorder:
             self.recorder.close()
         if self.log:
-            self.log.close()
+            with contextlib.suppress(OSError):  # each row was flushed; what a full disk didn't take has been said
+                self.log.close()
         if self.broadcast:
             self.broadcast.close()
         if self.window:

@@ -18,6 +18,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -29,6 +30,7 @@ import demo_realtime
 import recognition
 from capture import Capture, without_password
 from utils import UserError, read_image, write_image
+from viewer import Recorder
 
 FRAME = ROOT / "samples" / "webcam.png"
 TRUTH = next(
@@ -113,6 +115,23 @@ def test_results_that_can_t_be_written_are_said(video, tmp_path, script):
     assert_one_line_error(script(*headless, "--json", tmp_path / "file" / "x.jsonl"), "can't write")
     assert_one_line_error(script(*headless, "--record", tmp_path / "file" / "x.avi"), "can't write")
     assert_one_line_error(script(*headless, "--record", tmp_path / "x.unknown"), ".avi")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a disk that is always full")
+def test_a_full_disk_is_said(video, script):
+    run = script("demo_realtime.py", "--headless", "--source", video, "--json", "/dev/full")
+    assert_one_line_error(run, "can't write", "No space left")
+
+
+def test_a_recording_stops_before_the_disk_is_full(monkeypatch, tmp_path):
+    recorder = Recorder(tmp_path / "a.avi", 25, keep_time=False)
+    recorder.write(read_image(FRAME), 0.0)
+    recorder.looked = -np.inf
+    monkeypatch.setattr("viewer.SPARE", 1 << 62)
+    with pytest.raises(UserError, match="full; the 1 frames"):
+        recorder.write(read_image(FRAME), 0.04)
+    recorder.close()
+    assert frames_of(tmp_path / "a.avi") == 1
 
 
 class Phone(http.server.ThreadingHTTPServer):
@@ -458,7 +477,7 @@ def test_a_browser_sees_the_picture_and_the_lines(video, tmp_path):
         "--serve",
         "127.0.0.1:0",
     ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with start(*command) as process:
         try:
             url = re.search(r"http://\S+", process.stdout.readline())[0]
             page = urllib.request.urlopen(url, timeout=20).read().decode()
@@ -476,7 +495,13 @@ def test_a_browser_sees_the_picture_and_the_lines(video, tmp_path):
             assert len("".join(reading["lines"])) == 18 and "frames/s" in reading["state"]
             chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
             if chromium:
-                flags = ("--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}")
+                flags = (
+                    "--headless=new",
+                    "--no-sandbox",
+                    "--disable-gpu",
+                    "--disable-background-networking",
+                    f"--user-data-dir={tmp_path / 'profile'}",
+                )
                 look = [chromium, *flags, "--timeout=4000", "--dump-dom", url]
 
                 def shown() -> bool:
