@@ -17,6 +17,7 @@ from recognition import Digit, Reading
 
 SIGHTINGS, AGE = 3, 0.25  # sightings and seconds until a box is taken for a digit: glints and half digits come and go
 HYSTERESIS = 1.2  # times the votes of a label that another one needs to take its place
+STAY = 0.7  # of the least confidence: a digit shown is rejected below that only, or doubtful ones would flicker
 MEMORY = 1.0  # seconds in which votes fade to 1/e: a shadow's edge needs half a second to pass a digit
 BRIDGE = 1.0  # seconds for which a digit that isn't found is kept, while most others of the page are
 BRIDGE_ALL = 0.3  # seconds for which it is kept when they are not: a blurred moment, or the page has gone
@@ -34,6 +35,7 @@ class Track:
     seen: float = 0.0  # and last
     line: float = 0.0  # the line's number when it was last found
     digit: int = -1  # the label that has the votes
+    accepted: bool = False  # whether it is shown as a digit, not rejected
     sightings: int = 0
     weight: float = 0.0  # fading number of sightings
     votes: np.ndarray = field(default_factory=lambda: np.zeros(10))  # fading sum of confidences
@@ -155,7 +157,8 @@ class Tracker:
                 box = tuple(round(v) for v in track.box)
                 if not track.confirmed:
                     continue
-                if track.certainty < self.min_confidence:
+                track.accepted = track.certainty >= self.min_confidence * (STAY if track.accepted else 1)
+                if not track.accepted:
                     rejected.append((box, track.certainty))
                     continue
                 place = digits[-1].position + 1 if digits and digits[-1].line == line else 0

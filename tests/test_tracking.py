@@ -108,6 +108,15 @@ def test_doubtful_boxes_are_rejected_over_time():
     assert steady.lines == PAGE and [box for box, _ in steady.rejected] == [(500, 100, 30, 50)]
 
 
+def test_a_digit_near_the_least_confidence_does_not_flicker():
+    rng = np.random.default_rng(0)
+    tracker, shown = Tracker(0.5), []
+    for k in range(200):
+        doubtful = Digit(3, 0.47 + 0.1 * rng.standard_normal(), (500, 100, 30, 50), 0, 6)
+        shown.append(len(tracker.update(reading(extra=(doubtful,)), k * DT).digits))
+    assert np.count_nonzero(np.diff(shown)) <= 1
+
+
 def test_hundreds_of_digits_and_none():
     tracker = Tracker(0.5)
     many = ["0123456789" * 3] * 12
