@@ -18,7 +18,7 @@ import threading
 import urllib.error
 import urllib.request
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -301,22 +301,59 @@ def batches(count: int, size: int, generator: torch.Generator) -> Iterator[Tenso
     yield from order.split(size)[: max(1, count // size)]
 
 
-def augment_affine(
-    images: Tensor, generator: torch.Generator, degrees: float = 10.0, scale: float = 0.1, shift: float = 1.5
+def augment(
+    images: Tensor,
+    generator: torch.Generator,
+    degrees: float = 10.0,
+    scale: float = 0.1,
+    shift: float = 1.5,
+    shear: float = 0.0,
+    elastic: float = 0.0,
+    thickness: float = 0.0,
 ) -> Tensor:
-    """Turn, scale, stretch and move each image of a batch a little, bilinear, paper (0) outside.
+    """Vary each image of a batch a little, bilinear, paper (0) outside.
 
-    images: N x 1 x 28 x 28 floats. Drawn evenly: turned by +-degrees, width and height each scaled by 1 +- scale, moved
-    by +-shift pixels each way. As Simard, Steinkraus, Platt (ICDAR 2003) section 2, without the elastic part.
+    images: N x 1 x 28 x 28 floats in 0..1. Drawn evenly: turned by +-degrees, width and height each scaled by
+    1 +- scale, slanted by +-shear (pixels a pixel), moved by +-shift pixels each way; strokes made thicker or thinner
+    by up to `thickness` pixels on each side. elastic: deviation in pixels of a smooth random displacement, drawn on a
+    raster of 4 pixels instead of smoothed by a Gaussian of 4. P. Y. Simard, D. Steinkraus, J. C. Platt, "Best practices
+    for convolutional neural networks applied to visual document analysis", ICDAR 2003, section 2.
     """
-    n, device = len(images), images.device
-    draw = torch.rand(n, 5, generator=generator).mul_(2).sub_(1).to(device)  # -1..1
+    n, size, device = len(images), images.shape[-1], images.device
+    draw = torch.rand(n, 7, generator=generator).mul_(2).sub_(1).to(device)  # -1..1
     angle = draw[:, 0] * math.radians(degrees)
     zoom = 1 + draw[:, 1:3] * scale
-    move = draw[:, 3:5] * (2 * shift / images.shape[-1])  # grid_sample's unit is half a picture
+    move = draw[:, 3:5] * (2 * shift / size)  # grid_sample's unit is half a picture
+    slant = draw[:, 5] * shear
     cos, sin = torch.cos(angle), torch.sin(angle)
-    matrix = torch.stack(
-        (cos * zoom[:, 0], -sin * zoom[:, 1], move[:, 0], sin * zoom[:, 0], cos * zoom[:, 1], move[:, 1])
-    )
-    grid = functional.affine_grid(matrix.T.reshape(n, 2, 3), list(images.shape), align_corners=False)
-    return functional.grid_sample(images, grid, align_corners=False)
+    rows = torch.stack((cos * zoom[:, 0], (cos * slant - sin) * zoom[:, 1], move[:, 0]), 1)
+    rows = torch.stack((rows, torch.stack((sin * zoom[:, 0], (sin * slant + cos) * zoom[:, 1], move[:, 1]), 1)))
+    x, y, one = rows[..., None, None].unbind(
+        2
+    )  # each 2 x N x 1 x 1: what a place's x, its y and 1 add to both coordinates
+    place = torch.linspace(1 / size - 1, 1 - 1 / size, size, device=device)
+    grid = x * place + y * place[:, None] + one  # 2 x N x size x size; affine_grid does the same in five times the time
+    if elastic:
+        coarse = torch.randn(2, n, size // 4, size // 4, generator=generator).to(device)
+        smooth = _gaussians(size).to(device)
+        grid += smooth @ coarse @ smooth.T * (2 * elastic / size)
+    images = functional.grid_sample(images, grid.permute(1, 2, 3, 0), align_corners=False)
+    if thickness:
+        change = (draw[:, 6] * thickness).view(n, 1, 1, 1)
+        swollen, shrunk = (_neighbourhood(f, images) for f in (torch.maximum, torch.minimum))
+        images = images + change.clamp(min=0) * (swollen - images) + change.clamp(max=0) * (images - shrunk)
+    return images
+
+
+def _gaussians(size: int, sigma: float = 4.0) -> Tensor:
+    """size x size/4: what random values on a raster of 4 pixels weigh at each pixel, smooth, their deviation kept."""
+    raster = torch.arange(size // 4) * 4 + 1.5
+    weights = torch.exp(-((torch.arange(size)[:, None] - raster) ** 2) / (2 * sigma**2))
+    return weights / weights.norm(dim=1, keepdim=True)
+
+
+def _neighbourhood(of: Callable[[Tensor, Tensor], Tensor], images: Tensor) -> Tensor:
+    """The maximum or minimum of each pixel and its four neighbours (max_pool2d takes ten times as long)."""
+    wide = functional.pad(images, (1, 1, 1, 1))
+    across = of(wide[..., 1:-1, :-2], wide[..., 1:-1, 2:])
+    return of(images, of(across, of(wide[..., :-2, 1:-1], wide[..., 2:, 1:-1])))

@@ -14,6 +14,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 DEFAULT_WEIGHTS = Path(__file__).parent / "weights" / "article.pt"
+# What train.py does with each network unless the command line says otherwise (how it was found: docs/NETWORKS.md).
+RECIPES = {
+    "article": {"epochs": 6, "augment": "affine", "lr": 3e-3, "lr_decay": 0.5, "ema": 0.995, "pages": 0},
+    "1998": {"epochs": 20, "augment": "affine", "lr": 3e-3, "lr_decay": 0.8, "ema": 0.995, "pages": 0},
+    "modern": {"epochs": 40, "augment": "elastic", "lr": 3e-3, "lr_decay": 0.87, "ema": 0.999, "pages": 0},
+    "reader": {"epochs": 16, "augment": "elastic", "lr": 3e-3, "lr_decay": 0.87, "ema": 0.999, "pages": 3000},
+}
 SAMPLES = Path(__file__).parent / "samples"
 
 
@@ -27,10 +34,17 @@ class Options(argparse.Namespace):
     def describe(self, parser: argparse.ArgumentParser) -> str:
         """One line an option; those changed from their defaults are marked."""
         rows = []
+        recipe = RECIPES.get(getattr(self, "arch", None), {})
         for name, value in vars(self).items():
-            default = parser.get_default(name)
+            default = recipe.get(name, parser.get_default(name))
             rows.append(f"  {name:16s} {value}" + ("" if value == default else f"   [changed, default {default}]"))
         return "\n".join(rows)
+
+    def follow_recipe(self) -> None:
+        """Give what the command line left open the value of the network's recipe."""
+        for name, value in RECIPES[self.arch].items():
+            if getattr(self, name) is None:
+                setattr(self, name, value)
 
 
 class Parser(argparse.ArgumentParser):
@@ -134,15 +148,20 @@ def _add_reading(parser: Parser) -> None:
     parser.add_argument(
         "--min_confidence",
         type=fraction,
-        default=0.4,
+        default=0.5,
         metavar="X",
-        help="probability from 0 to 1 below which a box is drawn grey and not read (default: %(default)s)",
+        help="probability from 0 to 1 below which a box is drawn grey and not read; 0.5: what is likelier no digit, or "
+        "another one, than the one read (default: %(default)s)",
     )
     _add_device(parser)
 
 
 def _add_json(parser: Parser, what: str) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help=f"write {what} to FILE as JSON")
+
+
+def _recipes(name: str) -> str:
+    return "(default: " + ", ".join(f"{arch} {recipe[name]}" for arch, recipe in RECIPES.items()) + ")"
 
 
 def _shown(path: Path) -> str:
@@ -194,31 +213,41 @@ def train_parser() -> Parser:
     )
     data.add_argument(
         "--augment",
-        choices=("affine", "none"),
-        default="affine",
-        help="how each batch is varied (default: %(default)s)",
+        choices=("affine", "elastic", "none"),
+        help="how each batch is varied; affine: turned, scaled, moved; elastic: also slanted, bent, strokes thicker "
+        f"and thinner {_recipes('augment')}",
+    )
+    data.add_argument(
+        "--pages",
+        type=count,
+        metavar="N",
+        help="pages that training digits are written on and cut out of again by segmentation.py, to train on as well; "
+        f"made once (about 50 ms each on two processors) and kept in --runs_dir {_recipes('pages')}",
     )
     learning = parser.add_argument_group("learning")
-    learning.add_argument("--arch", default="article", metavar="NAME", help="network (default: %(default)s)")
+    learning.add_argument(
+        "--arch",
+        default="article",
+        metavar="NAME",
+        help=f"network: {', '.join(RECIPES)}; reader also knows what is not a digit (default: %(default)s)",
+    )
     learning.add_argument(
         "--epochs",
         "--EPOCH",
         type=positive_int,
         metavar="N",
-        help="passes over the training set, in all; --EPOCH is an alias (default: 6; 60 of the embedded subset)",
+        help="passes over the training set, in all; --EPOCH is an alias; ten times as many of the embedded subset "
+        f"{_recipes('epochs')}",
     )
     learning.add_argument(
         "--batch_size", type=positive_int, default=128, metavar="N", help="images a step (default: %(default)s)"
     )
-    learning.add_argument(
-        "--lr", type=positive, default=3e-3, metavar="RATE", help="AdamW's highest learning rate (default: %(default)s)"
-    )
+    learning.add_argument("--lr", type=positive, metavar="RATE", help=f"AdamW's highest learning rate {_recipes('lr')}")
     learning.add_argument(
         "--lr_decay",
         type=fraction,
-        default=0.5,
         metavar="X",
-        help="the rate falls smoothly by this factor per 60,000 images (default: %(default)s)",
+        help=f"the rate falls smoothly by this factor per 60,000 images {_recipes('lr_decay')}",
     )
     learning.add_argument(
         "--weight_decay", type=float, default=0.01, metavar="X", help="AdamW's weight decay (default: %(default)s)"
@@ -228,14 +257,13 @@ def train_parser() -> Parser:
         type=fraction,
         default=0.05,
         metavar="X",
-        help="share of the target spread over all ten digits, against overconfidence; 0: off (default: %(default)s)",
+        help="share of the target spread over all classes, against overconfidence; 0: off (default: %(default)s)",
     )
     learning.add_argument(
         "--ema",
         type=fraction,
-        default=0.995,
         metavar="X",
-        help="moving average of the weights, share kept a step; 0: off (default: %(default)s)",
+        help=f"moving average of the weights, share kept a step; 0: off {_recipes('ema')}",
     )
     learning.add_argument(
         "--seed", type=seed_number, default=0, metavar="N", help="of everything random (default: %(default)s)"
@@ -297,7 +325,7 @@ def test_parser() -> Parser:
         type=Path,
         default=Path("results/test"),
         metavar="DIR",
-        help="folder for confusion.png and misread.png (default: %(default)s)",
+        help="folder for confusion.png, reliability.png and misread.png (default: %(default)s)",
     )
     _add_json(parser, "the figures")
     _add_device(parser)

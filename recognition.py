@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from LeNet_5 import DIGITS
 from segmentation import segment
 from utils import find_checkpoint, load_model, pick_device, predict, sha256
 
@@ -23,7 +24,7 @@ class Digit:
     """One digit that was read: `box` is x, y, width, height in pixels, `position` the place in its line."""
 
     digit: int
-    confidence: float  # 0..1, the network's probability for this digit
+    confidence: float  # 0..1, the network's probability that it is this digit
     box: tuple[int, int, int, int]
     line: int
     position: int
@@ -85,11 +86,14 @@ class Recognizer:
         return {"weights": str(self.file), "arch": self.checkpoint["arch"], "sha256": sha256(self.file)}
 
     def classify(self, patches: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The digits (N int) and their confidences (N floats, 0..1) of uint8 patches N x 28 x 28."""
+        """The likeliest digits (N int) and their probabilities (N floats, 0..1) of uint8 patches N x 28 x 28.
+
+        With a network that knows what is no digit, the ten probabilities of a patch needn't add up to 1.
+        """
         if len(patches) == 0:
             return np.zeros(0, int), np.zeros(0)
         logits = predict(self.model, torch.from_numpy(patches).to(self.device))
-        confidence, digit = torch.softmax(logits, 1).cpu().max(1)
+        confidence, digit = torch.softmax(logits, 1)[:, :DIGITS].cpu().max(1)
         return digit.numpy(), confidence.numpy()
 
     @torch.inference_mode()

@@ -20,6 +20,7 @@ import options
 from utils import UserError, load_model, pick_device, predict, run_script, write_image, write_text
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
+NAMES = (*"0123456789", "none")  # of the classes; the last: not a digit
 
 
 def checkpoint_files(paths: Sequence[Path]) -> list[Path]:
@@ -73,7 +74,7 @@ def draw_confusion(matrix: np.ndarray, cell: int = 56) -> np.ndarray:
             if n:
                 _centred(picture, str(n), x + cell // 2, y + cell // 2, 0.5)
     for k in range(columns):
-        _centred(picture, str(k), (k + 1) * cell + cell // 2, cell // 2, 0.8)
+        _centred(picture, NAMES[k], (k + 1) * cell + cell // 2, cell // 2, 0.8 if k < 10 else 0.6)
     for k in range(rows):
         _centred(picture, str(k), cell // 2, (k + 1) * cell + cell // 2, 0.8)
     _centred(picture, "row: truth, column: reading", picture.shape[1] // 2, picture.shape[0] - 12, 0.5)
@@ -90,8 +91,39 @@ def draw_misread(images: np.ndarray, truth: np.ndarray, reading: np.ndarray, con
         x, y = place % columns * width, place // columns * height
         enlarged = cv2.resize(images[index], (84, 84), interpolation=cv2.INTER_NEAREST)
         picture[y + 6 : y + 90, x + 6 : x + 90] = 255 - enlarged[..., None]
-        text = f"{truth[index]} > {reading[index]}  {100 * confidence[index]:.0f}%"
+        text = f"{truth[index]} > {NAMES[reading[index]]}  {100 * confidence[index]:.0f}%"
         _centred(picture, text, x + width // 2, y + 106, 0.42)
+    return picture
+
+
+def reliability(confidence: np.ndarray, right: np.ndarray, bins: int = 10) -> tuple[np.ndarray, float]:
+    """How often the readings of each confidence are right, and how far that is from what they say.
+
+    confidence: N floats in 0..1; right: N bools. Returns bins x 3 (mean confidence, share right, number; a bin without
+    readings is 0, 0, 0) and the expected calibration error, the mean distance over all readings (0..1). C. Guo et al.,
+    "On calibration of modern neural networks", ICML 2017, section 2.
+    """
+    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    count = np.bincount(place, minlength=bins)
+    sums = [np.bincount(place, weights=values, minlength=bins) for values in (confidence, right.astype(float))]
+    table = np.stack([total / np.maximum(count, 1) for total in sums] + [count], axis=1)
+    return table, float((np.abs(table[:, 0] - table[:, 1]) * count).sum() / max(count.sum(), 1))
+
+
+def draw_reliability(table: np.ndarray, error: float, side: int = 360) -> np.ndarray:
+    """The share of right readings (bars, up) by confidence (to the right); on the diagonal the network is right."""
+    picture = np.full((side + 90, side + 60, 3), 255, np.uint8)
+    width = side // len(table)
+    left, base = 40, side + 40
+    for place, (_, share, count) in enumerate(table):
+        x, top = left + place * width, base - round(side * share)
+        if count:
+            cv2.rectangle(picture, (x + 1, top), (x + width - 2, base), (210, 190, 150), cv2.FILLED)
+            _centred(picture, f"{count:.0f}", x + width // 2, min(top - 8, base - 8), 0.36)
+        _centred(picture, f"{(place + 0.5) / len(table):.2f}", x + width // 2, base + 12, 0.34)
+    cv2.line(picture, (left, base), (left + len(table) * width, base - side), (0, 0, 200), 1, cv2.LINE_AA)
+    _centred(picture, "confidence; bars: share right, with number", left + side // 2, base + 32, 0.42)
+    _centred(picture, f"expected calibration error {100 * error:.2f} %", left + side // 2, 16, 0.5)
     return picture
 
 
@@ -115,7 +147,8 @@ def test(opt: options.Options) -> None:
         probability = torch.softmax(predict(model, on_device.images, opt.batch_size), 1).cpu()
         confidence, reading = (tensor.numpy() for tensor in probability.max(1))
         misses = int((reading != truth).sum())
-        readings.append((reading, confidence))
+        table, calibration_error = reliability(confidence, reading == truth)
+        readings.append((reading, confidence, table))
         results.append(
             {
                 "weights": str(file),
@@ -125,6 +158,7 @@ def test(opt: options.Options) -> None:
                 "images": len(digits),
                 "accuracy": 1 - misses / len(digits),
                 "misses": misses,
+                "calibration_error": calibration_error,
                 "per_class": per_class(confusion_matrix(truth, reading, probability.shape[1])),
             }
         )
@@ -134,11 +168,11 @@ def test(opt: options.Options) -> None:
             print(f"{row['epoch']!s:>5s}  {100 * row['accuracy']:7.2f}%  {row['misses']:6d}  {row['weights']}")
     # Of several, the details are of best.pt (chosen by validation, not by this test), else of the last named.
     chosen = next((k for k, file in enumerate(files) if file.name == "best.pt"), len(files) - 1)
-    row, (reading, confidence) = results[chosen], readings[chosen]
+    row, (reading, confidence, table) = results[chosen], readings[chosen]
     print(f"\n{row['weights']} ({row['arch']}, epoch {row['epoch']}, trained on {row['trained_on']})")
     matrix = confusion_matrix(truth, reading, max(10, int(reading.max()) + 1))
     print("\nconfusion (row: truth, column: reading)")
-    print("     " + "".join(f"{column:6d}" for column in range(matrix.shape[1])))
+    print("     " + "".join(f"{name:>6s}" for name in NAMES[: matrix.shape[1]]))
     for digit, counts in enumerate(matrix):
         print(f"{digit:4d} " + "".join(f"{n:6d}" if n else "     ." for n in counts))
     print("\ndigit  images  misses   recall  precision")
@@ -146,13 +180,15 @@ def test(opt: options.Options) -> None:
         print("{digit:5d}  {images:6d}  {misses:6d}  {recall:7.2%}  {precision:9.2%}".format(**line))
     pictures = {
         "confusion.png": draw_confusion(matrix),
+        "reliability.png": draw_reliability(table, row["calibration_error"]),
         "misread.png": draw_misread(digits.images.numpy(), truth, reading, confidence),
     }
     for name, picture in pictures.items():
         write_image(opt.output / name, picture)
     if opt.json:
         write_text(opt.json, json.dumps({**row, "data": digits.source, "checkpoints": results}, indent=2) + "\n")
-    print(f"\npictures: {opt.output / 'confusion.png'}, {opt.output / 'misread.png'}")
+    print(f"\nexpected calibration error {100 * row['calibration_error']:.2f} %")
+    print("pictures: " + ", ".join(str(opt.output / name) for name in pictures))
     print(f"accuracy {100 * row['accuracy']:.2f} %, {row['misses']} misses of {row['images']}")
 
 

@@ -27,21 +27,24 @@ from tqdm import tqdm
 
 import mnist
 import options
+import pages
 from LeNet_5 import ARCHITECTURES, build, to_input
 from utils import (
     UserError,
-    evaluate,
     find_checkpoint,
     keep_freed_memory,
     load_checkpoint,
     pick_device,
+    predict,
     run_script,
     save_checkpoint,
     seed_everything,
     write_text,
 )
 
-EPOCHS, EPOCHS_OF_SUBSET = 6, 60  # unless --epochs says so; an epoch of the embedded subset is a 15th of MNIST's
+AUGMENT = {"affine": {}, "elastic": {"shear": 0.15, "elastic": 0.8, "thickness": 0.5}}  # arguments of mnist.augment
+SUBSET_TIMES = 10  # as many epochs of the embedded subset, unless --epochs says so: one is a 15th of MNIST's
+VALIDATION_PAGES = 0.06  # of --pages, written with the validation digits
 WARM_UP = 100  # steps over which the rate rises from 0: Adam's first steps are large, and here they kill units
 AN_EPOCH = 60_000  # images; the schedule counts images seen, so it is the same for data sets of any size
 CHECK_EVERY = 100  # steps between looks at the loss; looking at each would make a GPU wait
@@ -103,8 +106,8 @@ class Trainer:
     def train_batch(self, images: Tensor, labels: Tensor, rate: float) -> tuple[Tensor, Tensor]:
         """One step on uint8 images n x 28 x 28 and labels n. Returns mean loss and number of hits, on the device."""
         x = to_input(images)
-        if self.opt.augment == "affine":
-            x = mnist.augment_affine(x, self.random)
+        if self.opt.augment != "none":
+            x = mnist.augment(x, self.random, **AUGMENT[self.opt.augment])
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32):
             logits = self.model(x)
             loss = functional.cross_entropy(logits, labels, label_smoothing=self.opt.label_smoothing)
@@ -192,6 +195,41 @@ def start_or_resume(opt: options.Options, given: set[str]) -> tuple[options.Opti
     return saved, file.parent, checkpoint
 
 
+def written(digits: mnist.Digits, count: int, seed: int, opt: options.Options) -> mnist.Digits:
+    """The digits, and after them what segmentation cuts out of `count` pages written with them.
+
+    What is no digit is left out for a network without an output for it. UserError when the cache can't be written.
+    """
+    images, labels = digits.images.numpy(), digits.labels.numpy()
+    if opt.dry_run:
+        patches, truth = pages.cut_pages(range(4), images, labels, seed)
+    else:
+        patches, truth = pages.written(count, images, labels, seed, opt.runs_dir)
+    known = truth < build(opt.arch)(torch.zeros(2, 1, 28, 28)).shape[1]
+    images, labels = torch.from_numpy(patches[known]), torch.from_numpy(truth[known])
+    images, labels = torch.cat((digits.images, images)), torch.cat((digits.labels, labels))
+    return mnist.Digits(images, labels, f"{digits.source}, and {count} pages")
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """What the logits (N x classes) have to be divided by for their softmax to be right as often as it says.
+
+    C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger, "On calibration of modern neural networks", ICML 2017, section 4.2.
+    """
+    candidates = torch.logspace(-1, 1, 201)
+    losses = [functional.cross_entropy(logits / float(t), labels).item() for t in candidates]
+    return float(candidates[losses.index(min(losses))])
+
+
+def cooled(network: nn.Module, temperature: float) -> dict[str, Tensor]:
+    """The network's state with its logits divided by the temperature: its last layer's weights and biases are."""
+    state = {name: value.clone() for name, value in network.state_dict().items()}
+    last = [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear)][-1]
+    for name in (f"{last}.weight", f"{last}.bias"):
+        state[name] /= temperature
+    return state
+
+
 def append_log(file: Path, row: dict) -> None:
     """Add an epoch's row to log.csv; rows of the same and later epochs, from before a resume, go."""
     rows = []
@@ -216,37 +254,45 @@ def train(opt: options.Options, given: set[str]) -> None:
     seed_everything(opt.seed)
     keep_freed_memory()
     digits = mnist.load(opt.data, train=True)
-    if opt.epochs is None:
-        opt.epochs = EPOCHS_OF_SUBSET if "subset" in digits.source else EPOCHS
+    times = SUBSET_TIMES if opt.epochs is None and "subset" in digits.source else 1
+    opt.follow_recipe()
+    opt.epochs *= times
     print(opt.describe(options.train_parser()))
     training, validation = mnist.split_validation(digits, opt.validation)
+    if opt.pages:
+        training = written(training, opt.pages, opt.seed, opt)
+        if len(validation):  # the same pages for every run
+            validation = written(validation, max(1, round(VALIDATION_PAGES * opt.pages)), 1998, opt)
     trainer = Trainer(opt, device)
     best = 0.0
     if checkpoint:
         trainer.restore(checkpoint["epoch"], checkpoint["training"])
         best = checkpoint["best"]
     print(
-        f"{digits.source}: {len(training)} images to train on, {len(validation)} to validate; "
+        f"{training.source}: {len(training)} images to train on, {len(validation)} to validate; "
         f"{opt.arch} in {str(trainer.dtype).split('.')[1]} on {device}"
     )
     training, validation = training.to(device), validation.to(device)
 
     if opt.dry_run:
         loss, _ = trainer.train_epoch(training, most_steps=3)
-        evaluate(trainer.network, validation.images[:500], validation.labels[:500])
+        predict(trainer.network, validation.images[:500])
         print(f"dry run: three steps (loss {loss:.2f}) and a validation batch went well; nothing is written")
         return
+
+    temperature = 1.0
 
     def save(name: str, accuracy: float, **more: object) -> None:
         save_checkpoint(
             run / name,
             {
                 "arch": opt.arch,
-                "model": trainer.network.state_dict(),
+                "model": cooled(trainer.network, temperature),
                 "epoch": trainer.epoch,
                 "accuracy": accuracy,
+                "temperature": temperature,
                 "options": opt.as_dict(),
-                "data": {"source": digits.source, "train": len(training), "validation": len(validation)},
+                "data": {"source": training.source, "train": len(training), "validation": len(validation)},
                 **more,
             },
         )
@@ -262,7 +308,10 @@ def train(opt: options.Options, given: set[str]) -> None:
             row = {"epoch": trainer.epoch, "train_loss": f"{loss:.5f}", "train_accuracy": f"{accuracy:.5f}"}
             judged = accuracy
             if len(validation):
-                validation_loss, misses = evaluate(trainer.network, validation.images, validation.labels)
+                logits = predict(trainer.network, validation.images)
+                temperature = fit_temperature(logits, validation.labels)
+                validation_loss = functional.cross_entropy(logits / temperature, validation.labels).item()
+                misses = int((logits.argmax(1) != validation.labels).sum())
                 judged = 1 - misses / len(validation)
                 row |= {"validation_loss": f"{validation_loss:.5f}", "validation_accuracy": f"{judged:.5f}"}
                 row["validation_misses"] = misses

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 import torch
-from torch.nn import functional
 
 from LeNet_5 import ARCHITECTURES, build, to_input
 
@@ -77,13 +76,6 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-
-
-@torch.inference_mode()
-def evaluate(model: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor, size: int = 500) -> tuple[float, int]:
-    """Mean cross-entropy and number of misses of the model on uint8 images N x 28 x 28, labels N."""
-    logits = predict(model, images, size)
-    return functional.cross_entropy(logits, labels).item(), int((logits.argmax(1) != labels).sum())
 
 
 @torch.inference_mode()

@@ -52,7 +52,9 @@ def our_epoch(folder: Path, device: torch.device) -> float:
     keep_freed_memory()  # as train.py does
     images, labels = mnist.load_png(folder)
     digits = mnist.Digits(torch.from_numpy(images), torch.from_numpy(labels).long(), "PNG").to(device)
-    trainer = Trainer(options.parse(options.train_parser(), []), device)
+    opt = options.parse(options.train_parser(), [])
+    opt.follow_recipe()
+    trainer = Trainer(opt, device)
     start = time.perf_counter()
     trainer.train_epoch(digits)
     return time.perf_counter() - start

@@ -205,14 +205,14 @@ def test_augmentation_keeps_digits_digits_and_is_seeded():
     x = torch.from_numpy(images[:200]).unsqueeze(1).float() / 255
 
     def varied(seed: int) -> torch.Tensor:
-        return mnist.augment_affine(x, torch.Generator().manual_seed(seed))
+        return mnist.augment(x, torch.Generator().manual_seed(seed))
 
     y = varied(1)
     assert y.shape == x.shape and y.min() >= 0 and y.max() <= 1 + 1e-6
     assert torch.equal(y, varied(1)) and not torch.equal(y, varied(2))
     ink = y.sum((1, 2, 3)) / x.sum((1, 2, 3))
     assert ink.min() > 0.7 and ink.max() < 1.35  # 1 / 0.9^2 and 1 / 1.1^2, hardly any ink pushed out
-    assert torch.equal(mnist.augment_affine(x, torch.Generator(), 0, 0, 0).mul(255).round(), x.mul(255).round())
+    assert torch.equal(mnist.augment(x, torch.Generator(), 0, 0, 0).mul(255).round(), x.mul(255).round())
 
 
 def test_validation_is_the_same_for_every_run():

@@ -13,13 +13,16 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, assert_one_line_error, start
+from torch.nn import functional
 
 import mnist
 import options
 import train
 from LeNet_5 import LeNet_5, build
+from test import reliability
 from utils import CHECKPOINT_FORMAT, UserError, load_checkpoint, load_model, save_checkpoint, write_atomically
 
+LAYERS_OF_1998 = ("c1", "s2", "c3", "s4", "c5", "f6")
 QUICK = ("--batch_size", "16", "--validation", "100", "--lr", "0.003")
 
 
@@ -56,6 +59,56 @@ def test_the_articles_network_has_its_parameters_and_shapes():
     x = torch.rand(2, 1, 28, 28)
     features = model.pool2(model.conv2(model.pool1(model.conv1(x))))
     assert torch.allclose(model.pool2(model.conv2(model.pool1(model.conv1(2 * x)))), 2 * features, atol=1e-5)
+
+
+def test_the_original_has_its_parameters_and_connections():
+    model = build("1998")
+    layers = {name: sum(p.numel() for p in getattr(model, name).parameters()) for name in LAYERS_OF_1998}
+    assert layers == {"c1": 156, "s2": 12, "c3": 1516, "s4": 32, "c5": 48_120, "f6": 10_164}  # 1998, section II.B
+    assert sum(layers.values()) == 60_000
+    below = torch.rand(1, 6, 14, 14)
+    changed = below.clone()
+    changed[:, 3] += 1  # the fourth map of S2
+    difference = (model.c3(changed) - model.c3(below)).abs().sum((0, 2, 3)) > 0
+    connected = [1, 2, 3, 6, 7, 8, 9, 12, 14, 15]  # Table I, row 3
+    assert difference.nonzero().flatten().tolist() == connected
+
+
+@pytest.mark.parametrize("arch, outputs", [("1998", 10), ("modern", 10), ("reader", 11)])
+def test_every_network_takes_a_batch(arch, outputs):
+    model = build(arch)
+    assert model(torch.rand(3, 1, 28, 28)).shape == (3, outputs)
+    assert sum(p.numel() for p in model.parameters()) <= 1_000_000
+
+
+def test_confidences_are_calibrated():
+    torch.manual_seed(0)
+    labels = torch.randint(10, (4000,))
+    logits = torch.randn(4000, 10) + 3 * functional.one_hot(labels, 10)
+    chance = train.fit_temperature(logits, labels)
+    assert train.fit_temperature(5 * logits, labels) == pytest.approx(5 * chance, rel=0.05)
+    model = build("article").eval()
+    x = torch.rand(4, 1, 28, 28)
+    before = model(x)
+    model.load_state_dict(train.cooled(model, 2.5))
+    assert torch.allclose(model(x), before / 2.5, atol=1e-5)
+    right = np.array([True] * 90 + [False] * 10)
+    table, error = reliability(np.full(100, 0.95), right)
+    assert error == pytest.approx(0.05) and table[9].tolist() == pytest.approx([0.95, 0.9, 100])
+
+
+def test_the_reader_learns_from_pages_too(subset_png, script, tmp_path):
+    arguments = ("--arch", "reader", "--pages", 8, "--epochs", 1, "--runs_dir", tmp_path, "--data", subset_png)
+    done = script("train.py", *arguments, "--name", "r", *QUICK)
+    assert done.returncode == 0, done.stderr
+    assert "8 pages" in done.stdout and len(list(tmp_path.glob("written-*.npz"))) == 2  # training's and validation's
+    saved = load_checkpoint(tmp_path / "r")
+    assert saved["arch"] == "reader" and saved["data"]["train"] > 867 + 8 * 10
+    assert saved["model"]["fc2.bias"].shape == (11,) and 0.1 <= saved["temperature"] <= 10
+    tested = script("test.py", "--weights", tmp_path / "r", "--data", subset_png, "--output", tmp_path)
+    assert tested.returncode == 0, tested.stderr
+    assert "none" in tested.stdout and "calibration error" in tested.stdout
+    assert (tmp_path / "reliability.png").stat().st_size > 1000
 
 
 def test_a_run_folder_holds_what_the_contract_says(run_of_two):
@@ -173,12 +226,13 @@ def test_dry_run_writes_nothing(subset_png, script, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("augment", ["affine", "none"])
+@pytest.mark.parametrize("augment", ["affine", "elastic", "none"])
 def test_training_is_the_same_for_the_same_seed(subset_png, augment):
     digits = mnist.load(subset_png, train=True).take(torch.arange(256))
 
     def weights(seed: int) -> torch.Tensor:
         opt = options.parse(options.train_parser(), ["--augment", augment, "--seed", str(seed)])
+        opt.follow_recipe()
         torch.manual_seed(seed)
         trainer = train.Trainer(opt, torch.device("cpu"))
         trainer.train_epoch(digits)

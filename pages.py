@@ -1,0 +1,326 @@
+"""Training digits as a camera sees them: MNIST's written on paper with strokes that are no digits, and cut out again.
+
+A network trained on MNIST alone has never seen what segmentation.py hands to it, nor anything that is not a digit. So
+random pages are composed by paper.py and read by segmentation.py; what came out is compared with what was written:
+
+    images, labels = cut_pages(range(100), digits, digit_labels, seed=0)     # n x 28 x 28 uint8; 0..9, 10 = not a digit
+
+or, on every processor and kept in a file for the next time:
+
+    images, labels = written(2000, digits, digit_labels, seed=0, cache=Path("runs"))
+
+Letters and operators are drawn with OpenCV's stroke fonts (Hershey, 1967) and Pillow's own font, and bent as a hand
+bends them. The same seed gives the same pages, however many processes make them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import signal
+from collections.abc import Iterable
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from tqdm import tqdm
+
+import paper
+from paper import PENS, Page
+from segmentation import BOX, PATCH, segment
+from utils import write_atomically
+
+NOT_A_DIGIT = 10  # the label, as LeNet_5.NOT_A_DIGIT; not imported, for the processes that make pages need no torch
+# Left out: what nobody can tell from a 0 or a 1 without its neighbours (O o I l i | / and points and commas).
+LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZabcdefghjkmnpqrstuvwxyz"
+OPERATORS = "++--==xx*%?!&@#$()[]{}<>~^"
+FACES = (cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_PLAIN, cv2.FONT_HERSHEY_DUPLEX, cv2.FONT_HERSHEY_SCRIPT_SIMPLEX)
+HELD_OUT_FACES = (cv2.FONT_HERSHEY_COMPLEX, cv2.FONT_HERSHEY_TRIPLEX, cv2.FONT_HERSHEY_SCRIPT_COMPLEX)  # for tests
+Patches = tuple[np.ndarray, np.ndarray]  # n x 28 x 28 uint8 and their labels, n int64
+CANVAS = 96  # pixels that a symbol is drawn in before it becomes a patch
+MISCUTS = 4  # a page
+PER_CHUNK = 16  # pages that a process makes at a time
+
+
+# ---- what is not a digit --------------------------------------------------------------------------------------------
+
+
+def fit(ink: np.ndarray) -> np.ndarray:
+    """Ink (h x w uint8, bright on 0) as a patch of MNIST's form: 20 x 20 in 28 x 28, its mass in the middle.
+
+    ValueError where there is none.
+    """
+    x, y, w, h = cv2.boundingRect((ink > 64).astype(np.uint8))
+    if not w:
+        raise ValueError("there is no ink to fit into a patch")
+    scale = BOX / max(w, h)
+    size = (max(1, round(w * scale)), max(1, round(h * scale)))
+    small = cv2.resize(ink[y : y + h, x : x + w], size, interpolation=cv2.INTER_AREA)
+    moments = cv2.moments(small)
+    corner = [PATCH / 2 - 0.5 - moments[m] / max(moments["m00"], 1) for m in ("m10", "m01")]
+    left, top = (int(np.clip(round(c), 0, PATCH - n)) for c, n in zip(corner, size))
+    patch = np.zeros((PATCH, PATCH), np.uint8)
+    patch[top : top + size[1], left : left + size[0]] = small
+    return patch
+
+
+def symbol(rng: np.random.Generator, text: str, face: int | None, thickness: int = 5) -> np.ndarray:
+    """A letter or operator, CANVAS x CANVAS uint8, bright on 0, in a Hershey face (None: Pillow's own font)."""
+    if face is None:
+        picture = Image.new("L", (CANVAS, CANVAS))
+        font = ImageFont.load_default(size=56)
+        wide = {"stroke_width": int(rng.integers(0, 3))}
+        ImageDraw.Draw(picture).text((CANVAS / 2, CANVAS / 2), text, 255, font, anchor="mm", **wide)
+        return np.array(picture)
+    ink = np.zeros((CANVAS, CANVAS), np.uint8)
+    (w, h), below = cv2.getTextSize(text, face, 1.0, 1)
+    scale = 58 / max(w, h + below)
+    at = (round((CANVAS - scale * w) / 2), round((CANVAS + scale * (h - below)) / 2))
+    cv2.putText(ink, text, at, face, scale, 255, thickness, cv2.LINE_AA)
+    return ink
+
+
+def drawing(rng: np.random.Generator, thickness: int = 5) -> np.ndarray:
+    """A scribble, figure or blob, CANVAS x CANVAS uint8, bright on 0."""
+    turn = np.linspace(0, 1, 64)
+    around = 2 * np.pi * turn
+    kind = rng.integers(9)
+    if kind == 0:  # a polygon or a star, open or closed
+        n = int(rng.integers(3, 8))
+        angle = 2 * np.pi * np.arange(n) / n + rng.uniform(0, 7)
+        order = np.arange(n) * (2 if n > 4 and rng.random() < 0.5 else 1) % n
+        strokes = [np.stack([np.cos(angle), np.sin(angle)], 1)[[*order, order[0]]]]
+        strokes[0] *= rng.uniform(0.5, 1, 2)
+    elif kind == 1:  # zigzag or wave
+        n = int(rng.integers(2, 6))
+        x = 2 * turn - 1
+        wave = np.sin(n * around) if rng.random() < 0.5 else 2 * np.abs(2 * (n * turn % 1) - 1) - 1
+        strokes = [np.stack([x, rng.uniform(0.2, 0.9) * wave], 1)]
+    elif kind == 2:  # spiral
+        r = turn * rng.uniform(1.6, 3.5)
+        strokes = [np.stack([np.cos(2 * np.pi * r), np.sin(2 * np.pi * r)], 1) * turn[:, None]]
+    elif kind == 3:  # arrow
+        tip, size = np.array([1.0, 0.0]), rng.uniform(0.3, 0.7)
+        barbs = np.array([[1 - size, -size], tip, [1 - size, size]])
+        strokes = [np.array([[-1, 0], tip]), barbs]
+    elif kind == 4:  # a face or a ringed thing
+        circle = np.stack([np.cos(around), np.sin(around)], 1)
+        inner = 0.45 * circle, 0.9 * circle * (1, 0.1), 0.9 * circle * (0.1, 1)
+        mouth = np.stack([0.5 * np.cos(around / 2), 0.2 + 0.4 * np.sin(around / 2)], 1)
+        eyes = (0.2 * circle + (x, -0.3) for x in (-0.4, 0.4))
+        strokes = [circle, mouth, *eyes] if rng.random() < 0.5 else [circle, inner[rng.integers(3)]]
+    elif kind == 5:  # hatching, a grid
+        n = int(rng.integers(2, 5))
+        places = np.linspace(-0.8, 0.8, n)
+        strokes = [np.array([[x, -1], [x + rng.uniform(-0.3, 0.3), 1]]) for x in places]
+        if rng.random() < 0.6:
+            strokes += [np.array([[-1, y], [1, y + rng.uniform(-0.3, 0.3)]]) for y in places]
+    elif kind == 6:  # strokes that cross or meet anywhere
+        strokes = [rng.uniform(-1, 1, (2, 2)) for _ in range(rng.integers(2, 6))]
+    else:  # scribble: a hand that wanders
+        points = cv2.GaussianBlur(rng.standard_normal((1, 64, 2)), (0, 0), rng.uniform(2.5, 6))[0]
+        points -= points.min(0)
+        strokes = [2 * points / points.max() - 1]
+    ink = np.zeros((CANVAS, CANVAS), np.uint8)
+    lines = [np.rint((CANVAS / 2 + 0.4 * CANVAS * s) * 16).astype(np.int32) for s in strokes]
+    if kind in (0, 8) and rng.random() < 0.3:  # a blob
+        cv2.fillPoly(ink, lines, 255, cv2.LINE_AA, 4)
+    cv2.polylines(ink, lines, False, 255, thickness, cv2.LINE_AA, 4)
+    return ink
+
+
+def bent(rng: np.random.Generator, ink: np.ndarray, strength: float = 1.0) -> np.ndarray:
+    """Ink as a hand would bend it: turned, slanted, stretched and pulled about; same size, uint8."""
+    height, width = ink.shape
+    matrix = np.eye(2) + strength * rng.normal(0, 0.12, (2, 2)) + [[0, strength * rng.normal(0, 0.12)], [0, 0]]
+    ys, xs = np.mgrid[:height, :width].astype(np.float32)
+    pull = strength * 0.035 * width * rng.standard_normal((6, 6, 2), np.float32)
+    pull = cv2.resize(pull, (width, height), interpolation=cv2.INTER_CUBIC)
+    x, y = xs - width / 2, ys - height / 2
+    map_x = matrix[0, 0] * x + matrix[0, 1] * y + width / 2 + pull[..., 0]
+    map_y = matrix[1, 0] * x + matrix[1, 1] * y + height / 2 + pull[..., 1]
+    return cv2.remap(ink, map_x.astype(np.float32), map_y.astype(np.float32), cv2.INTER_LINEAR)
+
+
+def no_digit(rng: np.random.Generator) -> np.ndarray:
+    """A patch (28 x 28 uint8) of something to be written that is not a digit: a letter, operator or drawing."""
+    thickness = int(rng.integers(3, 10))
+    if rng.random() < 0.75:
+        text = str(rng.choice(list(LETTERS if rng.random() < 0.72 else OPERATORS)))
+        face = None if rng.random() < 0.25 else FACES[rng.integers(len(FACES))]
+        return fit(bent(rng, symbol(rng, text, face, thickness)))
+    return fit(bent(rng, drawing(rng, thickness), 0.6))
+
+
+def miscut(rng: np.random.Generator, digits: np.ndarray) -> np.ndarray | None:
+    """A patch (28 x 28 uint8) as a wrong cut makes it: a half of a digit, or two or three at once.
+
+    None where it may be a digit again: half a 4 is a 1.
+    """
+    if rng.random() < 0.3:
+        middle = PATCH // 2 + int(rng.integers(-3, 4))
+        ink = digits[rng.integers(len(digits))][:, np.s_[:middle] if rng.random() < 0.5 else np.s_[middle:]]
+    else:
+        parts = digits[rng.integers(len(digits), size=2 if rng.random() < 0.8 else 3)]
+        columns = [np.flatnonzero(part.max(axis=0) > 64) for part in parts]
+        parts = [part[:, c[0] : c[-1] + 1] for part, c in zip(parts, columns)]
+        ink, x = np.zeros((PATCH, 3 * (PATCH + 3)), np.uint8), 0
+        for part in parts:
+            place = ink[:, x : x + part.shape[1]]
+            place[:] = np.maximum(place, part)
+            x += max(1, part.shape[1] + int(rng.integers(-3, 3)))
+    *_, w, h = cv2.boundingRect((ink > 64).astype(np.uint8))
+    return fit(ink) if w >= 0.45 * h > 0 else None
+
+
+# ---- pages ----------------------------------------------------------------------------------------------------------
+
+
+def random_pen(rng: np.random.Generator) -> paper.Pen:
+    """One of the pens, of another width, colour, pressure and roughness."""
+    pen = PENS[str(rng.choice(["ballpoint", "blue", "red", "fineliner", "marker", "pencil"]))]
+    colour = np.clip(np.array(pen.colour) + rng.normal(0, 18, 3), 0, 200)
+    return paper.Pen(
+        tuple(colour.tolist()),
+        None if rng.random() < 0.2 else float(rng.uniform(0.035, 0.17)),
+        float(np.clip(pen.opacity + rng.uniform(-0.25, 0.05), 0.35, 1)),
+        float(rng.uniform(0, 0.7)) if rng.random() < 0.4 else pen.grain,
+    )
+
+
+def random_page(rng: np.random.Generator, images: np.ndarray, labels: np.ndarray) -> Page:
+    """A page of digits (N x 28 x 28 uint8, N) and other things in random light; label 10: not a digit."""
+    width = int(rng.integers(360, 720))
+    height = int(width * rng.uniform(0.6, 0.9))
+    tall = float(np.exp(rng.uniform(np.log(20), np.log(80))))
+    per_line, count = int(np.clip(0.8 * width / tall, 2, 10)), int(np.clip(0.5 * height / tall, 1, 5))
+    others = rng.choice([0.0, 0.2, 0.5, 1.0], p=[0.25, 0.35, 0.25, 0.15])  # the share of what is not a digit
+    lines = []
+    for _ in range(count):
+        rows = rng.integers(len(images), size=per_line)
+        patches, truth = images[rows].copy(), labels[rows].astype(np.int64)
+        for k in np.flatnonzero(rng.random(per_line) < others):
+            patches[k], truth[k] = no_digit(rng), NOT_A_DIGIT
+        lines.append((patches, truth))
+    gap = (0.08, 0.4) if rng.random() < 0.75 else (-0.15, 0.15)
+    pen = random_pen(rng)
+    slope = rng.uniform(-14, 14) + rng.normal(0, 1, count)
+    writing = paper.lay_out(rng, lines, tall, slope.tolist(), pen, gap, leading=rng.uniform(0.25, 0.7))
+    room = np.array(writing.size) + rng.integers(10, 90, 2)
+    size = tuple(int(n) for n in np.maximum(room, (width, height)))
+    page = paper.sheet(rng, size, tuple(rng.uniform(190, 250) + rng.normal(0, 5, 3)), rng.uniform(0.5, 3))
+    if rng.random() < 0.3:
+        rules = {"spacing": rng.uniform(1.2, 2.2) * tall, "start": rng.uniform(0, 40), "width": rng.uniform(0.8, 1.8)}
+        page = (paper.ruled if rng.random() < 0.6 else paper.grid)(page, **rules)
+    page = paper.put(rng, writing, page)
+    if rng.random() < 0.2:  # a frame, a rule, a scribble across
+        points = rng.uniform(0, 1, (int(rng.integers(2, 6)), 2)) * size
+        page = page.seen(lambda picture: paper.draw(rng, picture, [points], 0.09 * tall, pen))
+    page = page.seen(
+        lambda picture: paper.light(picture, rng.uniform(0.35, 1), rng.uniform(0, 360), rng.uniform(0, 0.4))
+    )
+    if rng.random() < 0.2:
+        corners = rng.uniform(-0.3, 1.3, (4, 2))
+        page = page.seen(lambda picture: paper.shadow(picture, cv2.convexHull(corners.astype(np.float32))[:, 0], 0.4))
+    if rng.random() < 0.4:
+        tilt = tuple(rng.uniform(-0.15, 0.15, 2))
+        seen = paper.view(page, paper.turned(size, rng.uniform(-6, 6), tilt), size)
+        page = seen if len(seen.labels) == len(page.labels) else page  # what left the frame would have no label
+    if rng.random() < 0.12:
+        page = page.seen(cv2.bitwise_not)
+    blur = rng.uniform(0, 0.03) * tall + rng.uniform(0, 0.5)
+    jpeg = int(rng.integers(35, 96)) if rng.random() < 0.6 else None
+    return page.seen(lambda picture: paper.camera(rng, picture, blur, rng.uniform(0, 6), jpeg))
+
+
+def label_segments(page: Page, boxes: np.ndarray) -> np.ndarray:
+    """What the boxes (N x 4: x, y, w, h) that segmentation found on a page hold: N int, -1 where that is not clear.
+
+    A box that fits one written thing has its label; one around several, around a piece, or around nothing that was
+    written is not a digit's.
+    """
+    if not len(boxes):
+        return np.zeros(0, np.int64)
+    if not len(page.labels):
+        return np.full(len(boxes), NOT_A_DIGIT)
+    found, truth = (np.hstack([b[:, :2], b[:, :2] + b[:, 2:]]).astype(float) for b in (boxes, page.boxes))
+    shared = np.minimum(found[:, None, 2:], truth[None, :, 2:]) - np.maximum(found[:, None, :2], truth[None, :, :2])
+    shared = shared.clip(0).prod(axis=2)  # pixels that each box shares with each written thing's
+    area, own = boxes[:, 2:].prod(axis=1), page.boxes[:, 2:].prod(axis=1)
+    of_truth, of_box = shared / own, shared / area[:, None]
+    best = of_truth.argmax(axis=1)
+    rows = np.arange(len(boxes))
+    covered, filled = of_truth[rows, best], of_box[rows, best]
+    several = (of_truth > 0.6).sum(axis=1)
+    labels = np.full(len(boxes), -1)
+    whole = (several == 1) & (covered > 0.85) & (filled > 0.6)
+    labels[whole] = page.labels[best[whole]]
+    labels[several > 1] = NOT_A_DIGIT
+    labels[(several == 0) & (covered < 0.5)] = NOT_A_DIGIT
+    labels[((shared > 0) & (page.labels != NOT_A_DIGIT)).sum(axis=1) == 0] = NOT_A_DIGIT
+    labels[(boxes[:, 2] < 0.4 * boxes[:, 3]) & (labels == NOT_A_DIGIT)] = -1  # a stroke that might be a 1
+    return labels
+
+
+def cut_pages(numbers: Iterable[int], images: np.ndarray, labels: np.ndarray, seed: int) -> Patches:
+    """What segmentation cuts out of the pages of these numbers: n x 28 x 28 uint8 and n int64 (10: not a digit).
+
+    With a few wrong cuts for each page: segmentation makes too few for a network to learn from.
+    """
+    patches, truth = [np.zeros((0, PATCH, PATCH), np.uint8)], [np.zeros(0, np.int64)]
+    for number in numbers:
+        rng = np.random.default_rng([seed, number])
+        page = random_page(rng, images, labels)
+        segments = segment(page.picture)
+        found = label_segments(page, segments.boxes)
+        wrong = [patch for _ in range(MISCUTS) if (patch := miscut(rng, images)) is not None]
+        patches += [segments.patches[found >= 0], np.array(wrong, np.uint8).reshape(-1, PATCH, PATCH)]
+        truth += [found[found >= 0], np.full(len(wrong), NOT_A_DIGIT)]
+    return np.concatenate(patches), np.concatenate(truth)
+
+
+# ---- many of them ---------------------------------------------------------------------------------------------------
+
+
+def written(pages: int, images: np.ndarray, labels: np.ndarray, seed: int, cache: Path) -> Patches:
+    """What segmentation cuts out of so many pages of these digits, made on all processors or taken from the cache.
+
+    cache: a folder; the file in it is made anew when the digits, the seed, or the code that makes pages changes.
+    UserError when it can't be written.
+    """
+    code = b"".join((Path(__file__).parent / name).read_bytes() for name in ("pages.py", "paper.py", "segmentation.py"))
+    key = hashlib.sha256(code + images.tobytes() + f"{pages} {seed}".encode()).hexdigest()[:16]
+    file = cache / f"written-{key}.npz"
+    if file.exists():
+        with np.load(file, allow_pickle=False) as kept:
+            return kept["images"], kept["labels"]
+    chunks = [(range(first, min(first + PER_CHUNK, pages)), seed) for first in range(0, pages, PER_CHUNK)]
+    patches: list[np.ndarray] = []
+    truth: list[np.ndarray] = []
+    # spawn: a process that is forked from one with running threads may hang, and Windows has nothing else.
+    pool = multiprocessing.get_context("spawn").Pool(initializer=_begin, initargs=(images, labels))
+    with pool, tqdm(total=pages, desc="writing pages", unit="page", leave=False) as bar:
+        for some, their in pool.imap(_cut_chunk, chunks):
+            patches.append(some)
+            truth.append(their)
+            bar.update(min(PER_CHUNK, pages - bar.n))
+    result = {"images": np.concatenate(patches), "labels": np.concatenate(truth)}
+    write_atomically(file, lambda beside: np.savez_compressed(beside, **result))
+    return result["images"], result["labels"]
+
+
+_source: Patches  # the digits that this process writes with
+
+
+def _begin(images: np.ndarray, labels: np.ndarray) -> None:
+    """What a process of the pool needs only once."""
+    global _source
+    _source = images, labels
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    cv2.setNumThreads(1)  # the other processors have processes of their own
+
+
+def _cut_chunk(task: tuple[range, int]) -> Patches:
+    numbers, seed = task
+    return cut_pages(numbers, *_source, seed)

@@ -1,0 +1,71 @@
+"""pages.py: what training sees of paper, and what is not a digit."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+import mnist
+import options
+import pages
+import paper
+from recognition import Recognizer
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return mnist.load_subset()
+
+
+def test_what_is_no_digit_is_drawn_as_a_patch():
+    rng = np.random.default_rng(0)
+    patches = [pages.no_digit(rng) for _ in range(200)]
+    for patch in patches:
+        assert patch.shape == (28, 28) and patch.dtype == np.uint8 and patch.max() > 128
+        _, _, w, h = cv2.boundingRect((patch > 0).astype(np.uint8))
+        assert max(w, h) <= pages.BOX + 1
+    assert len({patch.tobytes() for patch in patches}) > 190  # they vary
+
+
+def test_wrong_cuts_are_halves_or_several(digits):
+    rng = np.random.default_rng(0)
+    patches = [patch for _ in range(100) if (patch := pages.miscut(rng, digits[0])) is not None]
+    assert len(patches) > 50 and all(patch.shape == (28, 28) and patch.max() > 100 for patch in patches)
+
+
+def test_the_digits_cut_out_of_pages_are_the_ones_written(digits):
+    patches, labels = pages.cut_pages(range(30), *digits, seed=1)
+    assert patches.shape == (len(labels), 28, 28) and patches.dtype == np.uint8
+    assert set(labels.tolist()) == set(range(11))
+    is_digit = labels < pages.NOT_A_DIGIT
+    assert 0.4 < is_digit.mean() < 0.9
+    read, _ = Recognizer(options.DEFAULT_WEIGHTS, "cpu").classify(patches[is_digit])
+    assert (read == labels[is_digit]).mean() > 0.93  # thin, blurred and shadowed ones among them
+
+
+def test_boxes_are_labelled_by_what_they_hold(digits):
+    rng = np.random.default_rng(0)
+    line = paper.pick(rng, *digits, "2580")
+    page = paper.write_lines(rng, [line], paper.sheet(rng, (500, 200)), height=60, unsteady=0.0)
+    x, y, w, h = page.boxes.T
+    last = len(x) - 1
+    pair = [x[0], y[:2].min(), x[1] + w[1] - x[0], h[:2].max()]
+    half = [x[0], y[0], w[0], h[0] // 3]
+    nothing = [2, 2, 20, 20]
+    boxes = np.array([*page.boxes, pair, half, nothing])
+    assert pages.label_segments(page, boxes).tolist() == [2, 5, 8, 0, 10, 10, 10]
+    assert last == 3 and pages.label_segments(page, boxes[:0]).tolist() == []
+
+
+def test_pages_are_kept_and_do_not_depend_on_the_processes(digits, tmp_path):
+    images, labels = digits[0][::50], digits[1][::50]
+    made = pages.written(20, images, labels, 3, tmp_path)
+    (file,) = tmp_path.glob("written-*.npz")
+    before = file.stat().st_mtime_ns
+    again = pages.written(20, images, labels, 3, tmp_path)
+    assert file.stat().st_mtime_ns == before and all(np.array_equal(a, b) for a, b in zip(made, again))
+    alone = pages.cut_pages(range(20), images, labels, 3)
+    assert all(np.array_equal(a, b) for a, b in zip(made, alone))
+    pages.written(20, images, labels, 4, tmp_path)
+    assert len(list(tmp_path.glob("written-*.npz"))) == 2
