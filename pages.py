@@ -27,6 +27,8 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 import paper
+import segmentation
+import touching
 from paper import PENS, Page
 from segmentation import BOX, PATCH, segment
 from utils import write_atomically
@@ -39,7 +41,7 @@ FACES = (cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_PLAIN, cv2.FONT_HERSHEY_DUPL
 HELD_OUT_FACES = (cv2.FONT_HERSHEY_COMPLEX, cv2.FONT_HERSHEY_TRIPLEX, cv2.FONT_HERSHEY_SCRIPT_COMPLEX)  # for tests
 Patches = tuple[np.ndarray, np.ndarray]  # n x 28 x 28 uint8 and their labels, n int64
 CANVAS = 96  # pixels that a symbol is drawn in before it becomes a patch
-MISCUTS = 4  # a page
+STRINGS = 3  # of touching digits, for each page
 PER_CHUNK = 16  # pages that a process makes at a time
 
 
@@ -153,25 +155,55 @@ def no_digit(rng: np.random.Generator) -> np.ndarray:
     return fit(bent(rng, drawing(rng, thickness), 0.6))
 
 
-def miscut(rng: np.random.Generator, digits: np.ndarray) -> np.ndarray | None:
-    """A patch (28 x 28 uint8) as a wrong cut makes it: a half of a digit, or two or three at once.
+def strip_of(rng: np.random.Generator, digits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Digits (n x 28 x 28 uint8) in a row, each touching the next: H x W uint8, and whose ink is where, n x H x W bool.
 
-    None where it may be a digit again: half a 4 is a 1.
+    Neighbours overlap by 0 to 25 % of the narrower one's width, and more where that does not make them touch.
     """
-    if rng.random() < 0.3:
-        middle = PATCH // 2 + int(rng.integers(-3, 4))
-        ink = digits[rng.integers(len(digits))][:, np.s_[:middle] if rng.random() < 0.5 else np.s_[middle:]]
-    else:
-        parts = digits[rng.integers(len(digits), size=2 if rng.random() < 0.8 else 3)]
-        columns = [np.flatnonzero(part.max(axis=0) > 64) for part in parts]
-        parts = [part[:, c[0] : c[-1] + 1] for part, c in zip(parts, columns)]
-        ink, x = np.zeros((PATCH, 3 * (PATCH + 3)), np.uint8), 0
-        for part in parts:
-            place = ink[:, x : x + part.shape[1]]
-            place[:] = np.maximum(place, part)
-            x += max(1, part.shape[1] + int(rng.integers(-3, 3)))
-    *_, w, h = cv2.boundingRect((ink > 64).astype(np.uint8))
-    return fit(ink) if w >= 0.45 * h > 0 else None
+    strip = np.zeros((PATCH + 8, (len(digits) + 1) * PATCH), np.uint8)
+    owners = np.zeros((len(digits), *strip.shape), bool)
+    right = last = 0
+    for digit, owner in zip(digits, owners):
+        ink = fit(digit)
+        x, y, w, h = cv2.boundingRect((ink > 64).astype(np.uint8))
+        ink, top = ink[y : y + h, x : x + w], 4 + y + int(rng.integers(-2, 3))
+        left = max(0, right - round(float(rng.uniform(0, 0.25)) * min(w, last)))
+        grown = cv2.dilate((strip > 128).astype(np.uint8), np.ones((3, 3), np.uint8))
+        while left > 0 and not (grown[top : top + h, left : left + w] & (ink > 128)).any():
+            left -= 1
+        place = np.s_[top : top + h, left : left + w]
+        strip[place] = np.maximum(strip[place], ink)
+        owner[place] = ink > 100
+        right, last = left + w, w
+    return strip[:, :right], owners[:, :, :right]
+
+
+def cut_strings(rng: np.random.Generator, images: np.ndarray, labels: np.ndarray, number: int) -> Patches:
+    """What touching.py's candidate cuts make of strings of touching digits: right ones and as many wrong ones."""
+    patches, truth = [], []
+    for _ in range(number):
+        rows = rng.integers(len(images), size=1 + int(rng.choice(3, p=[0.15, 0.6, 0.25])))
+        strip, owners = strip_of(rng, images[rows])
+        size = tuple(int(n * rng.uniform(1.6, 2.6)) for n in strip.shape[::-1])
+        ink = cv2.resize(strip, size, interpolation=cv2.INTER_CUBIC)
+        owners = np.stack([cv2.resize(owner.astype(np.uint8), size) > 0 for owner in owners])
+        slope = float(rng.normal(0, 0.1))
+        groups, _ = touching.candidates([segmentation.whole(ink)], 0.7 * size[1])
+        right, wrong = [], []
+        for piece in groups.values():
+            x0, y0, x1, y1 = piece.box
+            own = (owners[:, y0:y1, x0:x1] & (piece.mask > 0)).sum(axis=(1, 2))
+            recall, purity = own / owners.sum(axis=(1, 2)), own / max(1, np.count_nonzero(piece.mask))
+            best = int(recall.argmax())
+            if recall[best] > 0.85 and purity[best] > 0.8:
+                right.append((piece, labels[rows[best]]))
+            elif (recall[best] < 0.65 or purity[best] < 0.6) and piece.width >= 0.45 * piece.height:  # else maybe a 1
+                wrong.append((piece, NOT_A_DIGIT))
+        some = rng.permutation(len(wrong))[: 1 + len(right)]
+        kept = right + [wrong[k] for k in some]
+        patches.append(segmentation.patches(ink, [piece for piece, _ in kept], [slope] * len(kept)))
+        truth += [label for _, label in kept]
+    return np.concatenate(patches), np.array(truth, np.int64)
 
 
 # ---- pages ----------------------------------------------------------------------------------------------------------
@@ -266,7 +298,7 @@ def label_segments(page: Page, boxes: np.ndarray) -> np.ndarray:
 def cut_pages(numbers: Iterable[int], images: np.ndarray, labels: np.ndarray, seed: int) -> Patches:
     """What segmentation cuts out of the pages of these numbers: n x 28 x 28 uint8 and n int64 (10: not a digit).
 
-    With a few wrong cuts for each page: segmentation makes too few for a network to learn from.
+    With what candidate cuts make of a few strings of touching digits for each page.
     """
     patches, truth = [np.zeros((0, PATCH, PATCH), np.uint8)], [np.zeros(0, np.int64)]
     for number in numbers:
@@ -274,10 +306,23 @@ def cut_pages(numbers: Iterable[int], images: np.ndarray, labels: np.ndarray, se
         page = random_page(rng, images, labels)
         segments = segment(page.picture)
         found = label_segments(page, segments.boxes)
-        wrong = [patch for _ in range(MISCUTS) if (patch := miscut(rng, images)) is not None]
-        patches += [segments.patches[found >= 0], np.array(wrong, np.uint8).reshape(-1, PATCH, PATCH)]
-        truth += [found[found >= 0], np.full(len(wrong), NOT_A_DIGIT)]
+        cut, their = cut_strings(rng, images, labels, STRINGS)
+        patches += [segments.patches[found >= 0], cut]
+        truth += [found[found >= 0], their]
     return np.concatenate(patches), np.concatenate(truth)
+
+
+def string_page(rng: np.random.Generator, images: np.ndarray, labels: np.ndarray, count: int) -> tuple[Page, str]:
+    """A page with one string of `count` touching digits, and what it says."""
+    rows = rng.integers(len(images), size=count)
+    strip, _ = strip_of(rng, images[rows])
+    height = float(rng.uniform(30, 70))
+    pen = paper.Pen(PENS["ballpoint"].colour, None, float(rng.uniform(0.7, 0.95)))
+    writing = paper.lay_out(rng, [([strip], [0])], height, rng.uniform(-5, 5), pen, unsteady=0.0)
+    size = tuple(int(n + rng.integers(30, 120)) for n in writing.size)
+    page = paper.put(rng, writing, paper.light(paper.sheet(rng, size), rng.uniform(0.6, 1)))
+    page = page.seen(lambda picture: paper.camera(rng, picture, 0.5, 2))
+    return page, "".join(map(str, labels[rows]))
 
 
 # ---- many of them ---------------------------------------------------------------------------------------------------
@@ -289,7 +334,10 @@ def written(pages: int, images: np.ndarray, labels: np.ndarray, seed: int, cache
     cache: a folder; the file in it is made anew when the digits, the seed, or the code that makes pages changes.
     UserError when it can't be written.
     """
-    code = b"".join((Path(__file__).parent / name).read_bytes() for name in ("pages.py", "paper.py", "segmentation.py"))
+    code = b"".join(
+        (Path(__file__).parent / name).read_bytes()
+        for name in ("pages.py", "paper.py", "segmentation.py", "touching.py")
+    )
     key = hashlib.sha256(code + images.tobytes() + f"{pages} {seed}".encode()).hexdigest()[:16]
     file = cache / f"written-{key}.npz"
     if file.exists():

@@ -71,17 +71,65 @@ class Part:
         """In pixels of the working picture."""
         return self.box[3] - self.box[1]
 
+    def merged(self, other: Part) -> Part:
+        """Both as one."""
+        x0, y0 = min(self.box[0], other.box[0]), min(self.box[1], other.box[1])
+        x1, y1 = max(self.box[2], other.box[2]), max(self.box[3], other.box[3])
+        mask = np.zeros((y1 - y0, x1 - x0), np.uint8)
+        for part in (self, other):
+            left, top, right, bottom = part.box
+            mask[top - y0 : bottom - y0, left - x0 : right - x0] |= part.mask
+        outline = np.concatenate([self.outline, other.outline])
+        return Part((x0, y0, x1, y1), mask, outline, max(self.stroke, other.stroke))
+
+    def only(self, mask: np.ndarray) -> Part:
+        """What a mask of its own size, not empty, leaves of it."""
+        x, y, w, h = cv2.boundingRect(mask)
+        x0, y0 = self.box[0] + x, self.box[1] + y
+        mask = mask[y : y + h, x : x + w]
+        return Part((x0, y0, x0 + w, y0 + h), mask, _outline(mask) + np.array([x0, y0]), self.stroke)
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """A picture's digits as parts of its ink, before they are drawn as patches."""
+
+    size: tuple[int, int]  # the picture's width and height
+    scale: float  # pixels of the working picture for each of the picture's own
+    ink: np.ndarray  # the working picture, H x W uint8, 0 = paper
+    digits: list[Part]  # in reading order
+    lines: np.ndarray  # N int: the text line of each, 0 on top
+    slopes: np.ndarray  # N: that line's slope in radians
+
+    def boxes(self, parts: list[Part]) -> np.ndarray:
+        """N x 4 int32: x, y, w, h of the parts in pixels of the picture, inside it."""
+        corners = np.array([part.box for part in parts], float).reshape(-1, 4) / self.scale
+        limit = np.array(self.size)
+        first = np.clip(np.floor(corners[:, :2]), 0, limit - 1)
+        last = np.clip(np.ceil(corners[:, 2:]), first + 1, limit)
+        return np.hstack([first, last - first]).astype(np.int32)
+
+    def segments(self) -> Segments:
+        """Its digits' boxes, patches and lines."""
+        return Segments(self.boxes(self.digits), patches(self.ink, self.digits, self.slopes), self.lines)
+
 
 def segment(image: np.ndarray, single: bool = False, stages: dict | None = None) -> Segments:
+    """The handwritten digits of a picture, as `find` finds them, drawn as patches."""
+    return find(image, single, stages).segments()
+
+
+def find(image: np.ndarray, single: bool = False, stages: dict | None = None) -> Found:
     """Find the handwritten digits of a picture.
 
     image: H x W x 3 BGR (a fourth channel is ignored) or H x W grey, uint8. single: the whole picture is one digit.
     stages: a dictionary that is filled with what every stage made, for `contact_sheet`.
-    Never raises for a uint8 picture: one without digits, however small or odd, gives empty arrays.
+    Never raises for a uint8 picture: one without digits, however small or odd, gives none.
     """
     stages = {} if stages is None else stages
-    if image.size == 0 or min(image.shape[:2]) < LEAST:
-        return Segments()
+    size = image.shape[1], image.shape[0]
+    if image.size == 0 or min(size) < LEAST:
+        return Found(size, 1.0, np.zeros((1, 1), np.uint8), [], np.zeros(0, np.int32), np.zeros(0))
     for part in (0.25, 1.0):  # of the working area: a pen that is thick enough needs no more, in a quarter of the time
         page = _shrink(image, part)
         ink, floor = _ink(page)
@@ -89,22 +137,24 @@ def segment(image: np.ndarray, single: bool = False, stages: dict | None = None)
         parts = _parts(ink, floor, stages)
         if parts and stages["thickness"] >= THICK:
             break
-    scale = page.shape[1] / image.shape[1]
     stages.update(page=page, ink=ink)
     slope = _slope(parts)
     parts = _digits_only(_join(parts, slope), 0.25) if parts else []
-    rows = [([reduce(_merge, parts)], 0.0)] if single and parts else _rows(parts, slope)
+    rows = [([reduce(Part.merged, parts)], 0.0)] if single and parts else _rows(parts, slope)
     stages["digits"] = [digit for row, _ in rows for digit in row]
-    digits = [(digit, number, slope) for number, (row, slope) in enumerate(rows) for digit in row]
-    if not digits:
-        return Segments()
-    corners = np.array([digit.box for digit, _, _ in digits]) / scale
-    limit = np.array([image.shape[1], image.shape[0]])
-    first = np.clip(np.floor(corners[:, :2]), 0, limit - 1)
-    last = np.clip(np.ceil(corners[:, 2:]), first + 1, limit)
-    boxes = np.hstack([first, last - first]).astype(np.int32)
-    patches = np.stack([_patch(ink, digit, slope) for digit, _, slope in digits])
-    return Segments(boxes, patches, np.array([number for _, number, _ in digits], np.int32))
+    lines = np.repeat(np.arange(len(rows), dtype=np.int32), [len(row) for row, _ in rows])
+    slopes = np.array([slope for _, slope in rows])[lines]
+    return Found(size, page.shape[1] / image.shape[1], ink, stages["digits"], lines, slopes)
+
+
+def whole(ink: np.ndarray) -> Part:
+    """All of a picture's ink (H x W uint8, 0 = paper) as one part. ValueError where there is none."""
+    mask = cv2.threshold(ink, 90, 255, cv2.THRESH_BINARY)[1]
+    if not mask.any():
+        raise ValueError("there is no ink in the picture")
+    stroke = 4 * (float(cv2.mean(cv2.distanceTransform(mask, cv2.DIST_L2, 3), mask)[0]) - 0.5)  # as in _connected
+    height, width = mask.shape
+    return Part((0, 0, width, height), mask, _outline(mask), max(stroke, 1.0)).only(mask)
 
 
 # 1. Ink
@@ -416,7 +466,7 @@ def _join(parts: list[Part], slope: float) -> list[Part]:
     while pairs:
         i, j = pairs.pop(0)
         if _one_digit(parts[i], parts[j], boxes[i], boxes[j], typical):
-            parts[i] = _merge(parts[i], parts[j])
+            parts[i] = parts[i].merged(parts[j])
             boxes[i] = np.hstack(
                 [
                     np.minimum(boxes[i, :2], boxes[j, :2]),
@@ -461,21 +511,6 @@ def _one_digit(a: Part, b: Part, box_a: np.ndarray, box_b: np.ndarray, typical: 
     elif low > 0.5 * high:
         limit = stroke if low < 0.75 * high else 0
     return bool((((a.outline[:, None] - b.outline[None]) ** 2).sum(axis=2) <= limit**2).any())
-
-
-def _merge(a: Part, b: Part) -> Part:
-    x0, y0 = min(a.box[0], b.box[0]), min(a.box[1], b.box[1])
-    x1, y1 = max(a.box[2], b.box[2]), max(a.box[3], b.box[3])
-    mask = np.zeros((y1 - y0, x1 - x0), np.uint8)
-    for part in (a, b):
-        left, top, right, bottom = part.box
-        mask[top - y0 : bottom - y0, left - x0 : right - x0] |= part.mask
-    return Part(
-        (x0, y0, x1, y1),
-        mask,
-        np.concatenate([a.outline, b.outline]),
-        max(a.stroke, b.stroke),
-    )
 
 
 # 3. Rows and columns
@@ -578,20 +613,18 @@ def _cut(part: Part) -> list[Part]:
     x = int(valley.argmax())
     if valley[x] < 0.35 * part.height:
         return [part]
-    halves = [_slice(part, 0, x), _slice(part, x, part.width)]
+    right = np.arange(part.width) >= x
+    halves = [part.only(np.where(right, 0, part.mask)), part.only(np.where(right, part.mask, 0))]
     return [piece for half in halves for piece in _cut(half)]
 
 
-def _slice(part: Part, left: int, right: int) -> Part:
-    """The part between two of its columns."""
-    mask = part.mask[:, left:right]
-    x, y, w, h = cv2.boundingRect(mask)
-    x0, y0 = part.box[0] + left + x, part.box[1] + y
-    mask = mask[y : y + h, x : x + w]
-    return Part((x0, y0, x0 + w, y0 + h), mask, _outline(mask) + np.array([x0, y0]), part.stroke)
-
-
 # 4. Patches
+
+
+def patches(ink: np.ndarray, parts: list[Part], slopes: np.ndarray) -> np.ndarray:
+    """N x 28 x 28 uint8, a patch for each part of the ink picture, turned upright by its line's slope (radians)."""
+    drawn = [_patch(ink, part, slope) for part, slope in zip(parts, slopes)]
+    return np.array(drawn, np.uint8).reshape(-1, PATCH, PATCH)
 
 
 def _patch(ink: np.ndarray, digit: Part, slope: float) -> np.ndarray:

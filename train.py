@@ -42,7 +42,10 @@ from utils import (
     write_text,
 )
 
-AUGMENT = {"affine": {}, "elastic": {"shear": 0.15, "elastic": 0.8, "thickness": 0.5}}  # arguments of mnist.augment
+AUGMENT = {  # arguments of mnist.augment
+    "affine": {},
+    "elastic": {"shear": 0.15, "elastic": 0.8, "thickness": 0.5, "untouched": 0.3},
+}
 SUBSET_TIMES = 10  # as many epochs of the embedded subset, unless --epochs says so: one is a 15th of MNIST's
 VALIDATION_PAGES = 0.06  # of --pages, written with the validation digits
 WARM_UP = 100  # steps over which the rate rises from 0: Adam's first steps are large, and here they kill units

@@ -1,0 +1,84 @@
+"""What a network makes of things that MNIST's test set does not ask: touching digits, letters, its own confidence.
+
+    python benchmarks/reading.py --data data/mnist                         the demos' reader
+    python benchmarks/reading.py --data data/mnist --weights runs/x a.pt   others, one after the other
+
+Pages are composed by pages.py from MNIST's test digits and read as demo.py reads them. Letters and operators are in
+fonts that training has not seen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+import mnist
+import options
+import pages
+import paper
+from recognition import Recognizer
+from utils import predict, run_script
+
+
+def touching(recognizer: Recognizer, images: np.ndarray, labels: np.ndarray, count: int, number: int) -> float:
+    """The share of strings of `count` touching digits that are read exactly."""
+    right = 0
+    for k in tqdm(range(number), f"{count} touching digits", leave=False):
+        page, text = pages.touching(np.random.default_rng([k, count]), images, labels, count)
+        right += recognizer.read(page.picture).lines == [text]
+    return right / number
+
+
+def rejected(recognizer: Recognizer, texts: str, number: int) -> float:
+    """The share of symbols, written five to a line in the held-out fonts, that are not read as digits."""
+    rng = np.random.default_rng(11)
+    found = refused = 0
+    for _ in tqdm(range(number), "letters and operators", leave=False):
+        line = [
+            pages.fit(pages.symbol(rng, str(rng.choice(list(texts))), int(rng.choice(pages.HELD_OUT_FACES)), 4))
+            for _ in range(5)
+        ]
+        page = paper.write_lines(rng, [(line, [pages.NOT_A_DIGIT] * 5)], paper.sheet(rng, (500, 160)), height=50)
+        reading = recognizer.read(paper.camera(rng, page.picture, 0.6, 2))
+        found += len(reading.digits) + len(reading.rejected)
+        refused += len(reading.rejected)
+    return refused / max(1, found)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure and print; the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", nargs="+", default=[options.DEFAULT_WEIGHTS], metavar="FILE_OR_RUN")
+    parser.add_argument("--data", metavar="DIR", help="MNIST, as for test.py")
+    parser.add_argument("--min_confidence", type=float, default=0.5, metavar="X", help="default: %(default)s")
+    parser.add_argument("--number", type=int, default=500, metavar="N", help="of pages each (default: %(default)s)")
+    opt = parser.parse_args(argv)
+
+    def body() -> None:
+        digits = mnist.load(opt.data, train=False)
+        images, labels = digits.images.numpy(), digits.labels.numpy()
+        for weights in opt.weights:
+            recognizer = Recognizer(weights, "cpu", opt.min_confidence)
+            probability = torch.softmax(predict(recognizer.model, digits.images), 1)
+            misses = int((probability.argmax(1) != digits.labels).sum())
+            unread = float((probability[:, :10].max(1).values < opt.min_confidence).float().mean())
+            print(f"{weights} ({recognizer.checkpoint['arch']}), {digits.source}")
+            print(f"  {misses} misses of {len(digits)} over all outputs; {100 * unread:.2f} % rejected")
+            for count in (2, 3):
+                share = touching(recognizer, images, labels, count, opt.number)
+                print(f"  {count} touching digits exactly right: {100 * share:.1f} % of {opt.number}")
+            print(f"  letters rejected:   {100 * rejected(recognizer, pages.LETTERS, opt.number // 5):.1f} %")
+            print(f"  operators rejected: {100 * rejected(recognizer, pages.OPERATORS, opt.number // 5):.1f} %")
+
+    return run_script(body)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
