@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from LeNet_5 import DIGITS
-from segmentation import segment
+from segmentation import find
+from touching import reread
 from utils import find_checkpoint, load_model, pick_device, predict, sha256
 
 
@@ -119,14 +120,18 @@ class Recognizer:
 
         single: the whole picture is one digit. stages: filled with what every stage made, for --debug.
         """
-        segments = segment(image, single=single, stages=stages)
+        found = find(image, single, stages)
+        segments = found.segments()
+        answers = self.classify(segments.patches)
+        if not single:
+            found, *answers = reread(found, *answers, self.classify)
         if stages is not None:
-            stages["segments"] = segments
+            stages |= {"digits": found.digits, "segments": found.segments()}
         digits: list[Digit] = []
         rejected = []
         lines: dict[int, int] = {}  # a segmented line's number to its number among the lines with digits
         places: dict[int, int] = {}
-        for box, line, digit, confidence in zip(segments.boxes, segments.lines, *self.classify(segments.patches)):
+        for box, line, digit, confidence in zip(found.boxes(found.digits), found.lines, *answers):
             box = tuple(int(v) for v in box)
             if confidence < self.min_confidence:
                 rejected.append((box, float(confidence)))

@@ -11,18 +11,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 
 import cv2
 import numpy as np
 
-from segmentation import Part
+from segmentation import Found, Part, patches
 
 SLANTS = np.tan(np.deg2rad([0, -12, 12, -24, 24, -36, 36]))  # of cuts: writing leans
 MOST_CUTS = 9  # of one component
 NEAREST = 0.12  # heights: cuts closer than that are one
 WIDEST = 1.6  # heights: no digit is wider
+NEAR = 0.15  # heights: ink that came apart is not farther apart
+SURE = 0.95  # probability: what is read with it is not looked at again
+ACCEPTED = 0.6  # probability that every digit of a new grouping must have
+LEAST = 1e-3  # probability: one bad piece is enough
 
 
 @dataclass(frozen=True)
@@ -85,9 +89,6 @@ def best_path(scores: dict[tuple[int, int], float], count: int) -> list[tuple[in
     return path[::-1]
 
 
-Judge = Callable[[list[Part]], tuple[np.ndarray, np.ndarray]]  # parts to their likeliest digits and probabilities
-
-
 def candidates(chain: list[Part], height: float) -> tuple[dict[tuple[int, int], Part], int]:
     """Every group of neighbouring pieces that may be a digit, by its first piece and the one after its last.
 
@@ -115,20 +116,65 @@ def _take(chain: list[Part], numbers: list[np.ndarray], first: int, end: int) ->
     return reduce(Part.merged, found) if found else None
 
 
-def regroup(chain: list[Part], height: float, judge: Judge) -> tuple[list[Part], np.ndarray, np.ndarray] | None:
-    """The digits of neighbouring components, taken apart and put together as they are read best.
-
-    chain: from left to right; height: of the line's digits in pixels; judge: what reads. The digits' parts, what they
-    are and how probably, or None where no way of cutting gives digits only.
-    """
-    groups, count = candidates(chain, height)
-    if not groups:
-        return None
-    digits, probabilities = judge(list(groups.values()))
-    scores = dict(zip(groups, np.log(np.maximum(probabilities, 1e-6)).tolist()))
+def best_grouping(groups: list[tuple[int, int]], probabilities: np.ndarray, count: int) -> list[int]:
+    """Which groups (places in the list) cover all `count` pieces with the highest probability; empty: none do."""
+    scores = dict(zip(groups, np.log(np.maximum(probabilities, LEAST)).tolist()))
     path = best_path(scores, count)
-    if not all(step in groups for step in path):
-        return None
-    places = {step: place for place, step in enumerate(groups)}
-    kept = [places[step] for step in path]
-    return [groups[step] for step in path], digits[kept], probabilities[kept]
+    places = {group: place for place, group in enumerate(groups)}
+    return [places[step] for step in path] if all(step in places for step in path) else []
+
+
+def chains(found: Found, probabilities: np.ndarray) -> list[list[int]]:
+    """The digits (their numbers) that have to be looked at again: wide or low doubtful ones, with close neighbours.
+
+    None on most pages: then no time is lost.
+    """
+    boxes = np.array([part.box for part in found.digits], float).reshape(-1, 4)
+    height = line_heights(found)
+    doubtful = (probabilities < SURE) & (boxes[:, 2] - boxes[:, 0] > 0.5 * height)
+    doubtful |= (probabilities < SURE) & (boxes[:, 3] - boxes[:, 1] < 0.8 * height)
+    near = (found.lines[1:] == found.lines[:-1]) & (boxes[1:, 0] - boxes[:-1, 2] < NEAR * height[1:])
+    near &= doubtful[1:] | doubtful[:-1]
+    groups = np.split(np.arange(len(boxes)), np.flatnonzero(~near) + 1)
+    return [group.tolist() for group in groups if doubtful[group].any()]
+
+
+def line_heights(found: Found) -> np.ndarray:
+    """N: the height in pixels that digits of each digit's line have."""
+    heights = np.array([part.height for part in found.digits], float)
+    return np.array([np.quantile(heights[found.lines == line], 0.75) for line in found.lines])
+
+
+def reread(
+    found: Found, digits: np.ndarray, probabilities: np.ndarray, judge: Callable
+) -> tuple[Found, np.ndarray, np.ndarray]:
+    """What was found, with touching digits taken apart and broken ones put together where that reads better.
+
+    digits, probabilities: how each part was read, N. judge: called once, with the candidates' patches (M x 28 x 28
+    uint8), returns their likeliest digits and probabilities. The same three things again.
+    """
+    again = chains(found, probabilities) if len(found.digits) else []
+    if not again:
+        return found, digits, probabilities
+    heights = line_heights(found)
+    lattices = [candidates([found.digits[i] for i in chain], heights[chain[0]]) for chain in again]
+    parts = [part for groups, _ in lattices for part in groups.values()]
+    slopes = [found.slopes[chain[0]] for chain, (groups, _) in zip(again, lattices) for _ in groups]
+    their_digits, their_probabilities = judge(patches(found.ink, parts, slopes))
+    entries = [
+        [(found.digits[i], found.lines[i], found.slopes[i], digits[i], probabilities[i])] for i in range(len(digits))
+    ]
+    start = 0
+    for chain, (groups, count) in zip(again, lattices):
+        place = np.arange(start, start + len(groups))
+        start += len(groups)
+        kept = [place[k] for k in best_grouping(list(groups), their_probabilities[place], count)]
+        if kept and their_probabilities[kept].min() >= ACCEPTED:
+            line, slope = found.lines[chain[0]], found.slopes[chain[0]]
+            new = [(parts[k], line, slope, their_digits[k], their_probabilities[k]) for k in kept]
+            for i in chain:
+                entries[i] = []
+            entries[chain[0]] = new
+    new_parts, lines, slopes, digits, probabilities = zip(*(entry for some in entries for entry in some))
+    found = replace(found, digits=list(new_parts), lines=np.array(lines), slopes=np.array(slopes))
+    return found, np.array(digits), np.array(probabilities)
