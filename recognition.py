@@ -80,6 +80,9 @@ class Recognizer:
         self.device = pick_device(device)
         self.model, self.checkpoint = load_model(self.file, self.device)
         self.min_confidence = min_confidence
+        self.knows_others = (
+            predict(self.model, torch.zeros(1, 28, 28, dtype=torch.uint8, device=self.device)).shape[1] > DIGITS
+        )
 
     @property
     def card(self) -> dict:
@@ -123,7 +126,7 @@ class Recognizer:
         found = find(image, single, stages)
         segments = found.segments()
         answers = self.classify(segments.patches)
-        if not single:
+        if self.knows_others and not single:  # else nothing could tell a wrong cut
             found, *answers = reread(found, *answers, self.classify)
         if stages is not None:
             stages |= {"digits": found.digits, "segments": found.segments()}

@@ -23,6 +23,9 @@ import numpy as np
 WORK_AREA = 1_000_000  # pixels: a page of writing at this size keeps its strokes at two pixels or more
 PEN = 2.0, 4.2  # the pen's thickness in MNIST's box of 20: its 5 % and 95 % quantiles
 PAPER = 64  # level of bare paper in the ink picture while it is made: noise must not be cut off on one side
+ANGLES = np.deg2rad(np.arange(-150, 61, 2.5))  # of text lines, and below them of the columns across it
+LEVEL, QUARTER = 60, 36  # numbers of ANGLES: the level one, and how many make a quarter turn
+FINE = 3  # a patch is drawn that much finer first, and averaged: pens and places have a third of a pixel
 PATCH, BOX = 28, 20  # MNIST: the digit fitted into 20 x 20, its centre of mass in the middle of 28 x 28
 RULING = 0.4  # of the picture's longer side: a straight line of that length is no digit's
 SEEDS = 0.1  # of a part's pixels are strong ink: blurred thin strokes have a third, noise and shadows none
@@ -138,9 +141,12 @@ def find(image: np.ndarray, single: bool = False, stages: dict | None = None) ->
         if parts and stages["thickness"] >= THICK:
             break
     stages.update(page=page, ink=ink)
-    slope = _slope(parts)
-    parts = _digits_only(_join(parts, slope), 0.25) if parts else []
-    rows = [([reduce(Part.merged, parts)], 0.0)] if single and parts else _rows(parts, slope)
+    rows: list[tuple[list[Part], float]] = []
+    if parts:
+        layout = Layout.of(parts)
+        slope = _slope(layout)
+        layout = _digits_only(_join(layout, slope), 0.25)
+        rows = [([reduce(Part.merged, layout.parts)], 0.0)] if single else _rows(layout, slope)
     stages["digits"] = [digit for row, _ in rows for digit in row]
     lines = np.repeat(np.arange(len(rows), dtype=np.int32), [len(row) for row, _ in rows])
     slopes = np.array([slope for _, slope in rows])[lines]
@@ -170,10 +176,15 @@ def _shrink(image: np.ndarray, part: float = 1.0) -> np.ndarray:
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA) if scale < 1 else image
 
 
-def _darkest(picture: np.ndarray) -> np.ndarray:
-    """The least of the three channels: ink of any colour is dark in one of them."""
-    blue, green, red = (cv2.extractChannel(picture, i) for i in range(3))
-    return cv2.min(cv2.min(blue, green), red)
+def _dark(page: np.ndarray, bright_strokes: bool) -> np.ndarray:
+    """H x W uint8: the least of the three channels, for ink of any colour is dark in one of them.
+
+    bright_strokes: of the negative.
+    """
+    first, second, third = cv2.split(page)
+    if bright_strokes:
+        return cv2.bitwise_not(cv2.max(cv2.max(first, second), third))
+    return cv2.min(cv2.min(first, second), third)
 
 
 def _ink(page: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -184,18 +195,19 @@ def _ink(page: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     height, width = page.shape[:2]
     step = max(1.0, min(height, width) / 120)
     small = cv2.resize(page, (round(width / step), round(height / step)), interpolation=cv2.INTER_AREA)
-    if _bright_on_dark(cv2.cvtColor(small, cv2.COLOR_BGR2GRAY)):  # go on with the negative
-        page, small = cv2.bitwise_not(page), cv2.bitwise_not(small)
-    half = cv2.resize(page, ((width + 1) // 2, (height + 1) // 2), interpolation=cv2.INTER_AREA)
-    side = max(3, round(_stroke_bound(_darkest(small)) * step))  # in `half` twice the bound: crossings are wider
+    bright_strokes = _bright_on_dark(cv2.cvtColor(small, cv2.COLOR_BGR2GRAY))
+    dark = _dark(page, bright_strokes)
+    half = cv2.resize(dark, ((width + 1) // 2, (height + 1) // 2), interpolation=cv2.INTER_AREA)
+    bound = _stroke_bound(_dark(small, bright_strokes))
+    side = max(3, round(bound * step))  # in `half` twice the bound: crossings are wider
     # Eroded, as at the sheet's edge the table's darkness is no ink.
     paper = cv2.erode(_close(half, side), np.ones((max(3, side // 4 | 1),) * 2, np.uint8))
     # Division makes noise grow in the dark: three times at most, then a deep shadow leaves its ink a little weaker.
-    samples = paper[:: 1 + height // 64, :: 1 + width // 64].reshape(-1, 3)
-    bright = np.partition(samples, 9 * len(samples) // 10, axis=0)[9 * len(samples) // 10]
-    paper = cv2.max(paper, (*(bright // 3).clip(16).tolist(), 0))
+    samples = paper[:: 1 + height // 64, :: 1 + width // 64].ravel()
+    bright = np.partition(samples, 9 * len(samples) // 10)[9 * len(samples) // 10]
+    paper = cv2.max(paper, max(16, int(bright) // 3))
     paper = cv2.resize(paper, (width, height), interpolation=cv2.INTER_LINEAR)
-    ink = cv2.bitwise_not(_darkest(cv2.divide(page, paper, scale=255 - PAPER)))  # noise goes to both sides of PAPER
+    ink = cv2.bitwise_not(cv2.divide(dark, paper, scale=255 - PAPER))  # noise goes to both sides of PAPER
     level, floor = (cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR) for small in _floor(ink))
     return cv2.subtract(ink, level), cv2.subtract(floor, level)
 
@@ -223,9 +235,8 @@ def _bright_on_dark(grey: np.ndarray) -> bool:
         size = [round(n / step) for n in grey.shape[::-1]]
         coarse = cv2.resize(grey, size, interpolation=cv2.INTER_AREA) if step > 1 else grey
         around = cv2.medianBlur(coarse, max(5, min(coarse.shape) // part) | 1)
-        stray = cv2.subtract(coarse, around, dtype=cv2.CV_32F)
-        power = stray * np.abs(stray)
-        vote += (float(power.sum()) / max(float(np.abs(power).sum()), 1.0)) ** 3  # the decided ones count
+        above, below = (cv2.norm(cv2.subtract(*pair), cv2.NORM_L2SQR) for pair in ((coarse, around), (around, coarse)))
+        vote += ((above - below) / max(above + below, 1.0)) ** 3  # the decided ones count
     return vote > 0
 
 
@@ -233,11 +244,13 @@ def _stroke_bound(dark: np.ndarray) -> int:
     """A bound for the strokes' thickness: the least window whose closing (fill the dark up) takes all strokes away."""
     short = min(dark.shape)
     sides = [max(3, short // n | 1) for n in (16, 8, 4, 2)]
-    filled = []
+    filled, closed = [], dark
     for side in sides:
-        paper = _close(dark, side)
-        counts = cv2.calcHist([cv2.subtract(paper, dark)], [0], None, [256], [0, 256])
-        filled.append(int(np.searchsorted(np.cumsum(counts), 0.998 * dark.size)))
+        step = max(1, side // 7)  # what is closed already has nothing as narrow as that: fewer pixels tell the same
+        closed = _close(closed[::step, ::step], side // step | 1)
+        closed = cv2.resize(closed, dark.shape[::-1], interpolation=cv2.INTER_LINEAR)
+        counts = cv2.calcHist([cv2.subtract(closed, dark)], [0], None, [256], [0, 256])
+        filled.append(int(np.searchsorted(counts.ravel().cumsum(), 0.998 * dark.size)))
     for side, now, wider in zip(sides, filled, filled[1:]):
         if now >= 0.8 * wider and now >= 0.4 * filled[-1]:
             return side
@@ -291,7 +304,9 @@ def _masks(ink: np.ndarray, floor: np.ndarray) -> tuple[np.ndarray, np.ndarray, 
     faint = cv2.compare(ink, floor, cv2.CMP_GT)
     step = 2 if min(ink.shape) >= 240 else 1  # half the picture tells the pen's strength as well
     strokes = _connected(np.ascontiguousarray(faint[::step, ::step]), faint[::step, ::step], LEAST // step)
-    strong = ink[::step, ::step][np.isin(strokes.labels, strokes.kept)]
+    kept = np.zeros(len(strokes.stats), bool)
+    kept[strokes.kept] = True
+    strong = ink[::step, ::step][kept[strokes.labels]]
     if not len(strong):
         return (np.zeros_like(ink),) * 3
     level, _ = cv2.threshold(strong, 0, 255, cv2.THRESH_OTSU)
@@ -313,7 +328,7 @@ def _floor(ink: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         interpolation=cv2.INTER_NEAREST,
     )
     window = tuple(min(n, 32) for n in small.shape)
-    regions = np.lib.stride_tricks.sliding_window_view(small, window)[::8, ::8]
+    regions = np.lib.stride_tricks.sliding_window_view(small, window)[::16, ::16, ::2, ::2]
     regions = regions.reshape(*regions.shape[:2], -1)
     places = [regions.shape[2] // 4, regions.shape[2] // 2]
     quarter, half = np.moveaxis(np.partition(regions, places)[..., places].astype(np.float32), 2, 0)
@@ -454,147 +469,153 @@ def _frames(parts: list[Part]) -> list[Part]:
     return frames
 
 
-def _join(parts: list[Part], slope: float) -> list[Part]:
-    """Strokes of one digit that came apart, joined again."""
-    parts = list(parts)
-    if len(parts) < 2:
-        return parts
-    boxes = _level_boxes(parts, slope)
-    tall = boxes[:, 3] - boxes[:, 1]
-    typical = _weighted_median(tall, tall) if len(parts) > 3 else np.inf
-    pairs = _near(boxes)
-    while pairs:
-        i, j = pairs.pop(0)
-        if _one_digit(parts[i], parts[j], boxes[i], boxes[j], typical):
-            parts[i] = parts[i].merged(parts[j])
-            boxes[i] = np.hstack(
-                [
-                    np.minimum(boxes[i, :2], boxes[j, :2]),
-                    np.maximum(boxes[i, 2:], boxes[j, 2:]),
-                ]
-            )
-            del parts[j]
-            boxes = np.delete(boxes, j, axis=0)
-            pairs = _near(boxes)
-    return parts
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """N parts as arrays: where they lie, and their projection in every direction."""
+
+    parts: list[Part]
+    boxes: np.ndarray  # N x 4: x0, y0, x1, y1
+    strokes: np.ndarray  # N: thickness in pixels
+    first: np.ndarray  # N x A: where the part begins, projected on the normal of each of ANGLES,
+    last: np.ndarray  # and where it ends
+
+    @classmethod
+    def of(cls, parts: list[Part]) -> Layout:
+        """The layout of at least one part."""
+        starts = np.cumsum([0] + [len(part.hull) for part in parts[:-1]])
+        across = np.concatenate([part.hull for part in parts]) @ np.stack([-np.sin(ANGLES), np.cos(ANGLES)])
+        first, last = np.minimum.reduceat(across, starts), np.maximum.reduceat(across, starts)
+        return cls(parts, np.array([p.box for p in parts]), np.array([p.stroke for p in parts]), first, last)
+
+    def take(self, index: np.ndarray) -> Layout:
+        """The parts of these numbers, or where the index is true."""
+        index = np.flatnonzero(index) if index.dtype == bool else index
+        parts = [self.parts[i] for i in index]
+        return Layout(parts, self.boxes[index], self.strokes[index], self.first[index], self.last[index])
+
+    def level_boxes(self, slope: int) -> np.ndarray:
+        """N x 4: each part's box (x0, y0, x1, y1) in a picture turned so that text of that slope is level."""
+        ends = self.first, self.last
+        columns, rows = ([end[:, k] for end in ends] for k in (slope - QUARTER, slope))
+        return np.stack([columns[0], rows[0], columns[1] + 1, rows[1] + 1], axis=1)
+
+    def merged(self, i: int, j: int) -> Layout:
+        """The same with part j merged into part i."""
+        parts = [*self.parts]
+        parts[i] = parts[i].merged(parts[j])
+        del parts[j]
+        boxes, strokes, first, last = (
+            np.delete(a, j, axis=0) for a in (self.boxes, self.strokes, self.first, self.last)
+        )
+        i -= j < i
+        boxes[i], strokes[i] = parts[i].box, parts[i].stroke
+        first[i], last[i] = np.minimum(first[i], self.first[j]), np.maximum(last[i], self.last[j])
+        return Layout(parts, boxes, strokes, first, last)
 
 
-def _level_boxes(parts: list[Part], slope: float) -> np.ndarray:
-    """N x 4: each part's box (x0, y0, x1, y1) in a picture turned so that the text is level."""
-    rows, columns = (
-        _extents(parts, np.array([slope])),
-        _extents(parts, np.array([slope - np.pi / 2])),
-    )
-    return np.stack([columns[0][0], rows[0][0], columns[1][0] + 1, rows[1][0] + 1], axis=1)
+def _join(layout: Layout, slope: int) -> Layout:
+    """Strokes of one digit that came apart, joined again, the nearest first."""
+    while len(layout.parts) > 1:
+        for i, j, limit in _one_digit(layout.level_boxes(slope), layout.strokes):
+            a, b = layout.parts[i].outline, layout.parts[j].outline
+            if (((a[:, None] - b[None]) ** 2).sum(axis=2) <= limit**2).any():
+                layout = layout.merged(i, j)
+                break
+        else:
+            break
+    return layout
 
 
-def _near(boxes: np.ndarray) -> list[tuple[int, int]]:
-    """Pairs of boxes that are closer than a fifth of the taller's height, the nearest first."""
+def _one_digit(boxes: np.ndarray, strokes: np.ndarray) -> list[tuple[int, int, float]]:
+    """Pairs of parts that are strokes of one digit if they come as close as the third number says, in pixels.
+
+    boxes: N x 4, level; strokes: N. One above the other, or one a fragment, and not too tall together.
+    """
+    width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+    typical = _weighted_median(height, height) if len(boxes) > 3 else np.inf
     gap = np.maximum(boxes[:, None, :2] - boxes[None, :, 2:], boxes[None, :, :2] - boxes[:, None, 2:]).max(axis=2)
-    heights = boxes[:, 3] - boxes[:, 1]
-    first, second = np.nonzero(np.triu(gap < 0.2 * np.maximum(heights[:, None], heights[None]), 1))
-    order = np.argsort(gap[first, second])
-    return list(zip(first[order].tolist(), second[order].tolist()))
-
-
-def _one_digit(a: Part, b: Part, box_a: np.ndarray, box_b: np.ndarray, typical: float) -> bool:
-    """Whether two parts are strokes of one digit: close, one above the other or one a fragment, not too tall joined."""
-    (aw, ah), (bw, bh) = box_a[2:] - box_a[:2], box_b[2:] - box_b[:2]
-    low, high = sorted((ah, bh))
-    if max(box_a[3], box_b[3]) - min(box_a[1], box_b[1]) > 1.35 * max(typical, high) or low > 0.8 * typical:
-        return False
-    stroke = max(a.stroke, b.stroke)
-    shared = min(box_a[2], box_b[2]) - max(box_a[0], box_b[0])
-    limit = 2 * stroke
-    if shared >= 0.5 * min(aw, bw):
-        limit = max(2.5 * stroke, 0.12 * high)
-    elif low > 0.5 * high:
-        limit = stroke if low < 0.75 * high else 0
-    return bool((((a.outline[:, None] - b.outline[None]) ** 2).sum(axis=2) <= limit**2).any())
+    first, second = np.nonzero(np.triu(gap < 0.2 * np.maximum(height[:, None], height[None]), 1))
+    low, high = np.sort([height[first], height[second]], axis=0)
+    stroke = np.maximum(strokes[first], strokes[second])
+    top, bottom = np.minimum(boxes[first, 1], boxes[second, 1]), np.maximum(boxes[first, 3], boxes[second, 3])
+    shared = np.minimum(boxes[first, 2], boxes[second, 2]) - np.maximum(boxes[first, 0], boxes[second, 0])
+    beside = np.where(low <= 0.5 * high, 2 * stroke, np.where(low < 0.75 * high, stroke, 0))
+    above = shared >= 0.5 * np.minimum(width[first], width[second])
+    limit = np.where(above, np.maximum(2.5 * stroke, 0.12 * high), beside)
+    gap = gap[first, second]
+    fits = (bottom - top <= 1.35 * np.maximum(typical, high)) & (low <= 0.8 * typical) & (gap <= limit)
+    pairs = np.flatnonzero(fits)
+    return [(int(first[k]), int(second[k]), float(limit[k])) for k in pairs[np.argsort(gap[pairs])]]
 
 
 # 3. Rows and columns
 
 
-def _extents(parts: list[Part], angles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The projections of N parts on the normals of A slopes (radians): two A x N arrays, first and last."""
-    points = np.concatenate([part.hull for part in parts])
-    starts = np.cumsum([0] + [len(part.hull) for part in parts[:-1]])
-    across = np.outer(np.cos(angles), points[:, 1]) - np.outer(np.sin(angles), points[:, 0])
-    return np.minimum.reduceat(across, starts, axis=1), np.maximum.reduceat(across, starts, axis=1)
+def _slope(layout: Layout, about: int = LEVEL, reach: int = 16) -> int:
+    """The text's slope, a number of ANGLES: the direction in which the parts' projection is the shortest.
 
-
-def _slope(parts: list[Part], about: float = 0.0, reach: float = 40.0) -> float:
-    """The text's slope in radians: the direction in which the parts' projection is the shortest.
-
-    Looked for within `reach` degrees of `about`, which is also the slope of parts too few to tell.
+    Looked for at most `reach` angles away from `about`, which is also the slope of parts too few to tell.
     """
-    if len(parts) < 3:
+    if len(layout.parts) < 3:
         return about
-    angles = about + np.deg2rad(np.arange(-reach, reach + 1, 2.5))
-    first, last = _extents(parts, angles)
+    angles = np.arange(about - reach, about + reach + 1).clip(QUARTER, len(ANGLES) - 1)
+    first, last = layout.first[:, angles], layout.last[:, angles]
     quarter = (last - first) / 4
     occupied = _occupied(first + quarter, last - quarter)
-    return float(angles[np.argmin(occupied * (1 + np.abs(angles)))])
+    return int(angles[np.argmin(occupied * (1 + np.abs(ANGLES[angles])))])
 
 
 def _occupied(first: np.ndarray, last: np.ndarray) -> np.ndarray:
-    """The length of the union of the N intervals in each of A rows."""
-    order = np.argsort(first, axis=1)
-    first, last = (
-        np.take_along_axis(first, order, 1),
-        np.take_along_axis(last, order, 1),
-    )
-    reach = np.maximum.accumulate(last, axis=1)
-    gaps = np.maximum(first[:, 1:] - reach[:, :-1], 0).sum(axis=1)
-    return reach[:, -1] - first[:, 0] - gaps
+    """The length of the union of the N intervals in each of A columns."""
+    order = np.argsort(first, axis=0)
+    first, last = np.take_along_axis(first, order, 0), np.take_along_axis(last, order, 0)
+    reach = np.maximum.accumulate(last, axis=0)
+    gaps = np.maximum(first[1:] - reach[:-1], 0).sum(axis=0)
+    return reach[-1] - first[0] - gaps
 
 
-def _rows(parts: list[Part], slope: float) -> list[tuple[list[Part], float]]:
+def _rows(layout: Layout, slope: int) -> list[tuple[list[Part], float]]:
     """The parts as text lines in reading order, each sorted from left to right, with its slope (radians).
 
     The row/column projection: cut into rows where the profile across the text is empty; each row again, along a slope
     of its own; one that is too tall for a line into columns, if these come apart into rows; until nothing does.
     """
-    if not parts:
+    if not layout.parts:
         return []
-    first, last = (ends[0] for ends in _extents(parts, np.array([slope])))
+    first, last = layout.first[:, slope], layout.last[:, slope]
     inner = (last - first) / 4  # the middle half counts: strokes reach into the next line
-    rows = _bands(parts, first + inner, last - inner)
+    rows = [layout.take(row) for row in _bands(first + inner, last - inner)]
     if len(rows) > 1:
-        return [line for row in rows for line in _rows(row, _slope(row, slope, 10.0))]
+        return [line for row in rows for line in _rows(row, _slope(row, slope, 4))]
     typical = float(np.median(last - first))
-    left, right = (ends[0] for ends in _extents(parts, np.array([slope - np.pi / 2])))
+    left, right = layout.first[:, slope - QUARTER], layout.last[:, slope - QUARTER]
     if last.max() - first.min() > 2 * typical:
-        columns = _bands(parts, left, right, gap=typical)
-        blocks = [_rows(column, _slope(column, slope, 10.0)) for column in columns] if len(columns) > 1 else []
+        columns = [layout.take(column) for column in _bands(left, right, gap=typical)]
+        blocks = [_rows(column, _slope(column, slope, 4)) for column in columns] if len(columns) > 1 else []
         if any(len(lines) > 1 for lines in blocks):
             return [line for lines in blocks for line in lines]
-    row = [piece for part in _digits_only([parts[i] for i in np.argsort(left + right)]) for piece in _cut(part)]
-    return [(row, slope)] if row else []
+    row = _digits_only(layout.take(np.argsort(left + right))).parts
+    row = [piece for part in row for piece in _cut(part)]
+    return [(row, float(ANGLES[slope]))] if row else []
 
 
-def _bands(parts: list[Part], first: np.ndarray, last: np.ndarray, gap: float = 0.0) -> list[list[Part]]:
-    """The parts in groups between which their projections, from `first` to `last`, leave more than a `gap` (pixels)."""
+def _bands(first: np.ndarray, last: np.ndarray, gap: float = 0.0) -> list[np.ndarray]:
+    """Numbers of parts in groups between which their projections leave more than a `gap` (pixels)."""
     order = np.argsort(first)
     reach = np.maximum.accumulate(last[order])
-    cuts = np.flatnonzero(first[order][1:] > reach[:-1] + gap) + 1
-    return [[parts[i] for i in group] for group in np.split(order, cuts)]
+    return np.split(order, np.flatnonzero(first[order][1:] > reach[:-1] + gap) + 1)
 
 
-def _digits_only(row: list[Part], lowest: float = 0.35) -> list[Part]:
+def _digits_only(row: Layout, lowest: float = 0.35) -> Layout:
     """A line without its minus signs, dots and commas, much lower than its digits, and what is left of rulings."""
-    heights, widths = (np.array([getattr(part, name) for part in row], float) for name in ("height", "width"))
-    strokes = np.array([part.stroke for part in row])
+    widths, heights = (row.boxes[:, 2:] - row.boxes[:, :2]).astype(float).T
     weights = np.minimum(heights, widths)
-    typical, pen = (
-        _weighted_median(heights, weights),
-        _weighted_median(strokes, weights),
-    )
-    low = (heights < lowest * typical) & (strokes > 0.4 * pen)
-    flat = (widths > 2 * heights) & (heights < 5 * strokes)
+    typical, pen = _weighted_median(heights, weights), _weighted_median(row.strokes, weights)
+    low = (heights < lowest * typical) & (row.strokes > 0.4 * pen)
+    flat = (widths > 2 * heights) & (heights < 5 * row.strokes)
     long = (heights > 2.5 * typical) & (widths < 0.2 * heights)
-    return [part for part, drop in zip(row, low | flat | long) if not drop]
+    drop = low | flat | long
+    return row.take(~drop) if drop.any() else row
 
 
 def _cut(part: Part) -> list[Part]:
@@ -622,40 +643,56 @@ def _cut(part: Part) -> list[Part]:
 
 
 def patches(ink: np.ndarray, parts: list[Part], slopes: np.ndarray) -> np.ndarray:
-    """N x 28 x 28 uint8, a patch for each part of the ink picture, turned upright by its line's slope (radians)."""
-    drawn = [_patch(ink, part, slope) for part, slope in zip(parts, slopes)]
-    return np.array(drawn, np.uint8).reshape(-1, PATCH, PATCH)
+    """N x 28 x 28 uint8, a patch as MNIST's for each part of the ink picture, its line's slope (radians) undone.
+
+    Fitted into 20 x 20 with its aspect kept, the pen's thickness brought near MNIST's, centred by mass, ink near 255.
+    """
+    if not parts:
+        return np.zeros((0, PATCH, PATCH), np.uint8)
+    counts = [len(part.hull) for part in parts]
+    points, turns = np.concatenate([part.hull for part in parts]).T, np.repeat(slopes, counts)
+    cos, sin = np.cos(turns), np.sin(turns)
+    around = np.stack([cos * points[0] + sin * points[1], cos * points[1] - sin * points[0]])
+    starts = np.cumsum([0, *counts[:-1]])
+    extents = (np.maximum.reduceat(around, starts, 1) - np.minimum.reduceat(around, starts, 1)).max(axis=0) + 1
+    thick = np.array([part.stroke for part in parts]) * BOX / extents
+    grow = thick.clip(*PEN) - thick
+    scales = FINE * (BOX - grow) / extents
+    pens = (np.rint(np.abs(grow) * FINE) * np.sign(grow)).astype(int)
+    order = np.argsort(pens)  # those that the same pen goes over lie together, one patch below the other
+    side = FINE * PATCH
+    drawn = np.zeros((len(parts) * side, side), np.uint8)
+    for place, i in enumerate(order.tolist()):
+        _draw(ink, parts[i], float(slopes[i]), float(scales[i]), drawn[place * side : (place + 1) * side])
+    starts = [0, *(np.flatnonzero(np.diff(pens[order])) + 1).tolist(), len(parts)]
+    for start, end in zip(starts, starts[1:]):
+        if swell := int(pens[order[start]]):
+            pen = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (1 + abs(swell),) * 2)
+            group = drawn[start * side : end * side]
+            group[:] = cv2.dilate(group, pen) if swell > 0 else cv2.erode(group, pen)
+    done = np.empty((len(parts), PATCH, PATCH), np.uint8)
+    small = cv2.resize(drawn, (PATCH, len(parts) * PATCH), interpolation=cv2.INTER_AREA)
+    done[order] = small.reshape(len(parts), PATCH, PATCH)
+    return done
 
 
-def _patch(ink: np.ndarray, digit: Part, slope: float) -> np.ndarray:
-    """28 x 28 uint8 as MNIST: upright, fitted into 20 x 20 with its aspect kept, centred by mass, ink near 255."""
+def _draw(ink: np.ndarray, digit: Part, slope: float, scale: float, patch: np.ndarray) -> None:
+    """Draw a digit `scale` times as large into a zeroed patch, upright, its centre of mass in the middle."""
     x0, y0, x1, y1 = digit.box
     grey = cv2.bitwise_and(ink[y0:y1, x0:x1], cv2.dilate(digit.mask, None))
-    level = max(1.0, float(cv2.mean(grey, digit.mask)[0]))
-    cos, sin = math.cos(slope), math.sin(slope)
-    turn = np.array([[cos, sin], [-sin, cos]])
-    around = digit.hull @ turn.T
-    extent = float((around.max(axis=0) - around.min(axis=0)).max()) + 1
-    # The pen that MNIST's digits are written with is 2 to 4.5 pixels thick in their box of 20.
-    thick = digit.stroke * BOX / extent
-    grow = min(max(thick, PEN[0]), PEN[1]) - thick
-    fine = 3  # the patch is drawn that much finer first, and averaged
-    scale = fine * (BOX - grow) / extent
+    level = max(1.0, cv2.mean(grey, digit.mask)[0])
+    across = down = scale
     if scale < 1:  # warpAffine looks at four pixels only: average over areas first
         size = [max(1, round(scale * n)) for n in grey.shape[::-1]]
-        turn *= (grey.shape[1] / size[0], grey.shape[0] / size[1])
+        across, down = scale * grey.shape[1] / size[0], scale * grey.shape[0] / size[1]
         grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
     grey = cv2.convertScaleAbs(grey, alpha=255 / level)
     moments = cv2.moments(grey)
-    matrix = np.empty((2, 3))
-    matrix[:, :2] = scale * turn
-    matrix[:, 2] = (fine * PATCH - 1) / 2 - matrix[:, :2] @ (moments["m10"], moments["m01"]) / max(moments["m00"], 1)
-    drawn = cv2.warpAffine(grey, matrix, (fine * PATCH, fine * PATCH))
-    side = 1 + round(abs(grow) * fine)
-    if side > 1:
-        pen = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
-        drawn = cv2.dilate(drawn, pen) if grow > 0 else cv2.erode(drawn, pen)
-    return cv2.resize(drawn, (PATCH, PATCH), interpolation=cv2.INTER_AREA)
+    x, y = (moments[name] / max(moments["m00"], 1) for name in ("m10", "m01"))
+    cos, sin, middle = math.cos(slope), math.sin(slope), (len(patch) - 1) / 2
+    a, b, c, d = across * cos, down * sin, -across * sin, down * cos
+    matrix = np.array([[a, b, middle - a * x - b * y], [c, d, middle - c * x - d * y]])
+    cv2.warpAffine(grey, matrix, patch.shape[::-1], patch)
 
 
 # 5. What happened
