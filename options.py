@@ -148,10 +148,9 @@ def _add_reading(parser: Parser) -> None:
     parser.add_argument(
         "--min_confidence",
         type=fraction,
-        default=0.5,
+        default=0.4,
         metavar="X",
-        help="probability from 0 to 1 below which a box is drawn grey and not read; 0.5: what is likelier no digit, or "
-        "another one, than the one read (default: %(default)s)",
+        help="probability from 0 to 1 below which a box is drawn grey and not read (default: %(default)s)",
     )
     _add_device(parser)
 

@@ -100,6 +100,7 @@ class Found:
     size: tuple[int, int]  # the picture's width and height
     scale: float  # pixels of the working picture for each of the picture's own
     ink: np.ndarray  # the working picture, H x W uint8, 0 = paper
+    mask: np.ndarray  # H x W uint8, not 0 where there is ink, a digit's or not, but no rulings or frames
     digits: list[Part]  # in reading order
     lines: np.ndarray  # N int: the text line of each, 0 on top
     slopes: np.ndarray  # N: that line's slope in radians
@@ -132,7 +133,7 @@ def find(image: np.ndarray, single: bool = False, stages: dict | None = None) ->
     stages = {} if stages is None else stages
     size = image.shape[1], image.shape[0]
     if image.size == 0 or min(size) < LEAST:
-        return Found(size, 1.0, np.zeros((1, 1), np.uint8), [], np.zeros(0, np.int32), np.zeros(0))
+        return Found(size, 1.0, *(np.zeros((1, 1), np.uint8),) * 2, [], np.zeros(0, np.int32), np.zeros(0))
     for part in (0.25, 1.0):  # of the working area: a pen that is thick enough needs no more, in a quarter of the time
         page = _shrink(image, part)
         ink, floor = _ink(page)
@@ -150,7 +151,7 @@ def find(image: np.ndarray, single: bool = False, stages: dict | None = None) ->
     stages["digits"] = [digit for row, _ in rows for digit in row]
     lines = np.repeat(np.arange(len(rows), dtype=np.int32), [len(row) for row, _ in rows])
     slopes = np.array([slope for _, slope in rows])[lines]
-    return Found(size, page.shape[1] / image.shape[1], ink, stages["digits"], lines, slopes)
+    return Found(size, page.shape[1] / image.shape[1], ink, stages["left"], stages["digits"], lines, slopes)
 
 
 def whole(ink: np.ndarray) -> Part:
@@ -274,6 +275,7 @@ def _parts(ink: np.ndarray, floor: np.ndarray, stages: dict) -> list[Part]:
     if rulings.any():
         stages["rulings"] = rulings
         mask = cv2.subtract(mask, rulings)
+    stages["left"] = mask
     if frames or rulings.any():
         left = _connected(mask, seeds)
         alone = len(found.kept) == 1 and not found.at_edge[found.kept[0]]

@@ -24,7 +24,8 @@ MOST_CUTS = 9  # of one component
 NEAREST = 0.12  # heights: cuts closer than that are one
 WIDEST = 1.6  # heights: no digit is wider
 NEAR = 0.15  # heights: ink that came apart is not farther apart
-SURE = 0.95  # probability: what is read with it is not looked at again
+AROUND = 0.35  # heights: how far from a digit's box ink that may belong to it is looked for
+SURE = 0.6  # probability: what is read with it is not looked at again
 ACCEPTED = 0.6  # probability that every digit of a new grouping must have
 LEAST = 1e-3  # probability: one bad piece is enough
 
@@ -145,17 +146,78 @@ def line_heights(found: Found) -> np.ndarray:
     return np.array([np.quantile(heights[found.lines == line], 0.75) for line in found.lines])
 
 
+def completed(found: Found, number: int, height: float, others: list[Part]) -> Part | None:
+    """A digit with all the ink around it that none of the `others` owns, for strokes that came apart or were too faint.
+
+    number: of the digit. height: of its line in pixels. None where there is no such ink, or too much of it for a digit.
+    """
+    part = found.digits[number]
+    x0, y0, x1, y1 = part.box
+    reach = round(height)
+    left, top = max(0, x0 - reach), max(0, y0 - reach)
+    near = found.mask[top : y1 + reach, left : x1 + reach].copy()
+    for other in others:
+        a, b, c, d = other.box
+        place = np.s_[max(b, top) - top : max(d - top, 0), max(a, left) - left : max(c - left, 0)]
+        there = near[place]
+        there[other.mask[max(b, top) - b :, max(a, left) - a :][: there.shape[0], : there.shape[1]] > 0] = 0
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(near, connectivity=8)
+    x, y, w, h, area = stats.T
+    inside = (x > 0) & (y > 0) & (x + w < near.shape[1]) & (y + h < near.shape[0])
+    apart = np.maximum.reduce([x0 - left - x - w, x - x1 + left, y0 - top - y - h, y - y1 + top])
+    inside &= apart <= AROUND * height
+    own = part.mask > 0
+    inside[np.unique(labels[y0 - top : y1 - top, x0 - left : x1 - left][own])] = True
+    inside[0] = False
+    mask = (inside & (area >= part.stroke))[labels].astype(np.uint8) * 255
+    mask[y0 - top : y1 - top, x0 - left : x1 - left][own] = 255
+    if np.count_nonzero(mask) < 1.05 * np.count_nonzero(own):
+        return None
+    around = Part((left, top, left + mask.shape[1], top + mask.shape[0]), mask, part.outline, part.stroke).only(mask)
+    return around if around.height <= 1.35 * height and around.width <= WIDEST * height else None
+
+
+def complete(
+    found: Found, digits: np.ndarray, probabilities: np.ndarray, judge: Callable
+) -> tuple[Found, np.ndarray, np.ndarray]:
+    """What was found, with doubtful digits completed where they read better so. Arguments and result as of `reread`."""
+    doubtful = np.flatnonzero(probabilities < ACCEPTED).tolist()
+    if not doubtful:
+        return found, digits, probabilities
+    sure = [part for part, probability in zip(found.digits, probabilities) if probability >= ACCEPTED]
+    heights = line_heights(found)
+    tried = [(i, part) for i in doubtful if (part := completed(found, i, heights[i], sure)) is not None]
+    if not tried:
+        return found, digits, probabilities
+    slopes = found.slopes[[i for i, _ in tried]]
+    their_digits, their_probabilities = judge(patches(found.ink, [part for _, part in tried], slopes))
+    parts, digits, probabilities, gone = [*found.digits], digits.copy(), probabilities.copy(), set()
+    for k in np.argsort(-their_probabilities):
+        i, part = tried[k]
+        if i in gone or their_probabilities[k] < ACCEPTED:
+            continue
+        parts[i], digits[i], probabilities[i] = part, their_digits[k], their_probabilities[k]
+        gone |= {j for j in doubtful if j != i and _within(found.digits[j].box, part.box)}
+    kept = [i for i in range(len(parts)) if i not in gone]
+    found = replace(found, digits=[parts[i] for i in kept], lines=found.lines[kept], slopes=found.slopes[kept])
+    return found, digits[kept], probabilities[kept]
+
+
+def _within(inner: tuple[int, int, int, int], outer: tuple[int, int, int, int]) -> bool:
+    return inner[0] >= outer[0] and inner[1] >= outer[1] and inner[2] <= outer[2] and inner[3] <= outer[3]
+
+
 def reread(
     found: Found, digits: np.ndarray, probabilities: np.ndarray, judge: Callable
 ) -> tuple[Found, np.ndarray, np.ndarray]:
     """What was found, with touching digits taken apart and broken ones put together where that reads better.
 
-    digits, probabilities: how each part was read, N. judge: called once, with the candidates' patches (M x 28 x 28
+    digits, probabilities: how each part was read, N. judge: called with the candidates' patches (M x 28 x 28
     uint8), returns their likeliest digits and probabilities. The same three things again.
     """
     again = chains(found, probabilities) if len(found.digits) else []
     if not again:
-        return found, digits, probabilities
+        return complete(found, digits, probabilities, judge)
     heights = line_heights(found)
     lattices = [candidates([found.digits[i] for i in chain], heights[chain[0]]) for chain in again]
     parts = [part for groups, _ in lattices for part in groups.values()]
@@ -177,4 +239,4 @@ def reread(
             entries[chain[0]] = new
     new_parts, lines, slopes, digits, probabilities = zip(*(entry for some in entries for entry in some))
     found = replace(found, digits=list(new_parts), lines=np.array(lines), slopes=np.array(slopes))
-    return found, np.array(digits), np.array(probabilities)
+    return complete(found, np.array(digits), np.array(probabilities), judge)

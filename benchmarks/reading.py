@@ -31,7 +31,7 @@ def touching(recognizer: Recognizer, images: np.ndarray, labels: np.ndarray, cou
     """The share of strings of `count` touching digits that are read exactly."""
     right = 0
     for k in tqdm(range(number), f"{count} touching digits", leave=False):
-        page, text = pages.touching(np.random.default_rng([k, count]), images, labels, count)
+        page, text = pages.string_page(np.random.default_rng([k, count]), images, labels, count)
         right += recognizer.read(page.picture).lines == [text]
     return right / number
 
