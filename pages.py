@@ -184,11 +184,11 @@ def cut_strings(rng: np.random.Generator, images: np.ndarray, labels: np.ndarray
     for _ in range(number):
         rows = rng.integers(len(images), size=1 + int(rng.choice(3, p=[0.15, 0.6, 0.25])))
         strip, owners = strip_of(rng, images[rows])
-        size = tuple(int(n * rng.uniform(1.6, 2.6)) for n in strip.shape[::-1])
+        size = tuple(int(n * rng.uniform(1.1, 2.4)) for n in strip.shape[::-1])
         ink = cv2.resize(strip, size, interpolation=cv2.INTER_CUBIC)
         owners = np.stack([cv2.resize(owner.astype(np.uint8), size) > 0 for owner in owners])
         slope = float(rng.normal(0, 0.1))
-        groups, _ = touching.candidates([segmentation.whole(ink)], 0.7 * size[1])
+        groups, _ = touching.candidates(ink, [segmentation.whole(ink)], 0.7 * size[1])
         right, wrong = [], []
         for piece in groups.values():
             x0, y0, x1, y1 = piece.box

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import reduce
 
 import cv2
@@ -19,9 +19,10 @@ import numpy as np
 
 from segmentation import Found, Part, patches
 
-SLANTS = np.tan(np.deg2rad([0, -12, 12, -24, 24, -36, 36]))  # of cuts: writing leans
-MOST_CUTS = 9  # of one component
-NEAREST = 0.12  # heights: cuts closer than that are one
+MOST_CUTS = 11  # of one component
+NEAREST = 0.06  # heights: paths closer than that in the middle row are one
+PAPER_COST, ASIDE_COST = 0.02, 0.1  # of a step on paper and of one aside; a step through full ink costs 1 more
+INK = 60  # of 255: more is ink
 WIDEST = 1.6  # heights: no digit is wider
 NEAR = 0.15  # heights: ink that came apart is not farther apart
 AROUND = 0.35  # heights: how far from a digit's box ink that may belong to it is looked for
@@ -30,50 +31,51 @@ ACCEPTED = 0.6  # probability that every digit of a new grouping must have
 LEAST = 1e-3  # probability: one bad piece is enough
 
 
-@dataclass(frozen=True)
-class Cut:
-    """A straight line that takes a component apart: x at its middle row, and how far x moves a row down."""
+def cuts(ink: np.ndarray, height: float) -> np.ndarray:
+    """Where touching digits may be taken apart: paths from top to bottom that cross little ink.
 
-    x: float
-    slant: float
-
-
-def cuts(mask: np.ndarray, stroke: float) -> list[Cut]:
-    """Places where touching digits may be taken apart: the minima of the ink's projection along several slants.
-
-    mask: h x w uint8, ink not 0. stroke: its thickness in pixels. From left to right, at most MOST_CUTS.
+    ink: h x w uint8, 0 = paper. height: of a digit in pixels. K x h int: the column that each of at most MOST_CUTS
+    paths takes in each row, the leftmost first. The cheapest path through each place of the middle row is found by
+    dynamic programming; those are kept that are cheaper than their neighbours.
     """
-    height, width = mask.shape
-    ys, xs = np.nonzero(mask)
-    places = np.rint(xs - SLANTS[:, None] * (ys - height / 2)).astype(int)
-    inside = (places >= 0) & (places < width)
-    slants = np.broadcast_to(np.arange(len(SLANTS))[:, None], places.shape)
-    profile = np.bincount((slants * width + places)[inside], minlength=len(SLANTS) * width).reshape(-1, width)
-    # What lies left and right of a cut must be ink too: near the ends a slanted line crosses little of anything.
-    before = np.cumsum(profile, axis=1)
-    least = np.minimum(before, len(xs) - before) < 0.04 * len(xs)
-    cost = profile + np.abs(SLANTS)[:, None] * 0.5 * stroke + 1e6 * least
-    cost = cv2.blur(cost.astype(np.float32), (3, 1))
-    best = cost.argmin(axis=0)
-    depth = cost.min(axis=0)
-    chosen: list[int] = []
-    for x in np.argsort(depth, kind="stable"):
-        if depth[x] > 1e5 or len(chosen) == MOST_CUTS:
-            break
-        if all(abs(x - other) >= NEAREST * height for other in chosen):
-            chosen.append(int(x))
-    return [Cut(float(x), float(SLANTS[best[x]])) for x in sorted(chosen)]
+    rows, width = ink.shape
+    cost = ink.astype(np.float32) / 255 + PAPER_COST
+    middle = rows // 2
+    above, below = _cheapest(cost[: middle + 1]), _cheapest(cost[middle:][::-1])
+    through = above[-1] + below[-1] - cost[middle]
+    starts: list[int] = []
+    for x in np.argsort(through, kind="stable").tolist():
+        if all(abs(x - other) >= NEAREST * height for other in starts):
+            starts.append(x)
+    up, down = _follow(above, np.array(starts)), _follow(below, np.array(starts))
+    paths = np.concatenate([up[::-1], down[1:]]).T
+    written = ink > INK
+    left = (written & (np.arange(width) <= paths[:, :, None])).sum(axis=(1, 2)) / max(1, np.count_nonzero(written))
+    kept: list[int] = []
+    for k in range(len(paths)):  # the cheapest first
+        if 0.04 < left[k] < 0.96 and all(abs(left[k] - left[other]) > 0.03 for other in kept) and len(kept) < MOST_CUTS:
+            kept.append(k)
+    return paths[sorted(kept, key=left.__getitem__)]
 
 
-def numbered(mask: np.ndarray, lines: list[Cut]) -> np.ndarray:
-    """Which piece each pixel of a mask (h x w uint8) belongs to: h x w int, 0 = left of the first cut; -1: no ink."""
-    height, width = mask.shape
-    rows = np.arange(height)[:, None] - height / 2
-    pieces = np.zeros((height, width), int)
-    for cut in lines:
-        pieces += np.arange(width) > cut.x + cut.slant * rows
-    pieces[mask == 0] = -1
-    return pieces
+def _cheapest(cost: np.ndarray) -> np.ndarray:
+    """h x w: the least sum of costs on a path from the first row to each place, a column at most aside a row down."""
+    total = cost.copy()
+    for y in range(1, len(cost)):
+        before = np.pad(total[y - 1], 1, constant_values=np.inf)
+        total[y] += np.minimum(before[1:-1], np.minimum(before[:-2], before[2:]) + ASIDE_COST)
+    return total
+
+
+def _follow(total: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """h x K: the columns of the cheapest paths to the columns x of the last row, from that row back to the first."""
+    path = [x]
+    for y in range(len(total) - 2, -1, -1):
+        before = np.pad(total[y], 1, constant_values=np.inf)
+        options = np.stack([before[x + 1], before[x] + ASIDE_COST, before[x + 2] + ASIDE_COST])
+        x = x + np.array([0, -1, 1])[options.argmin(axis=0)]
+        path.append(x)
+    return np.array(path)
 
 
 def best_path(scores: dict[tuple[int, int], float], count: int) -> list[tuple[int, int]]:
@@ -90,31 +92,38 @@ def best_path(scores: dict[tuple[int, int], float], count: int) -> list[tuple[in
     return path[::-1]
 
 
-def candidates(chain: list[Part], height: float) -> tuple[dict[tuple[int, int], Part], int]:
+def candidates(ink: np.ndarray, chain: list[Part], height: float) -> tuple[dict[tuple[int, int], Part], int]:
     """Every group of neighbouring pieces that may be a digit, by its first piece and the one after its last.
 
-    chain: components from left to right; height: of the line's digits in pixels. Also the number of pieces.
+    ink: the working picture. chain: its components from left to right; height: of the line's digits in pixels. Also the
+    number of pieces.
     """
-    numbers, count = [], 0
-    for part in chain:
-        lines = cuts(part.mask, part.stroke) if part.width > 0.5 * height else []
-        number = numbered(part.mask, lines)
-        numbers.append(np.where(number >= 0, number + count, -1))
-        count += len(lines) + 1
+    starts = []  # of the pieces: the component's number, and what of its ink lies to the right
+    for number, part in enumerate(chain):
+        x0, y0, x1, y1 = part.box
+        own = part.mask > 0
+        starts.append((number, own))
+        if part.width > 0.5 * height:
+            paths = cuts(np.where(own, ink[y0:y1, x0:x1], 0), height)
+            starts += [(number, own & (np.arange(part.width) > path[:, None])) for path in paths]
+    ends = [*starts, (len(chain), None)]
     groups = {}
-    for first in range(count):
-        for end in range(first + 1, count + 1):
-            group = _take(chain, numbers, first, end)
-            if group is not None and group.width <= WIDEST * height and group.height >= 0.5 * height:
+    for first, (begin, right) in enumerate(starts):
+        for end, (stop, beyond) in enumerate(ends[first + 1 :], first + 1):
+            pieces = [right, *(part.mask > 0 for part in chain[begin + 1 : stop + 1])]
+            if stop < len(chain):
+                pieces[-1] = pieces[-1] & ~beyond
+            found = [
+                part.only(piece.astype(np.uint8) * 255) for part, piece in zip(chain[begin:], pieces) if piece.any()
+            ]
+            if not found:
+                continue
+            group = reduce(Part.merged, found)
+            if group.width > WIDEST * height:
+                break
+            if group.height >= 0.5 * height:
                 groups[first, end] = group
-    return groups, count
-
-
-def _take(chain: list[Part], numbers: list[np.ndarray], first: int, end: int) -> Part | None:
-    """The pieces from `first` until before `end` as one part; None where they are empty."""
-    masks = [((number >= first) & (number < end)).astype(np.uint8) * 255 for number in numbers]
-    found = [part.only(mask) for part, mask in zip(chain, masks) if mask.any()]
-    return reduce(Part.merged, found) if found else None
+    return groups, len(starts)
 
 
 def best_grouping(groups: list[tuple[int, int]], probabilities: np.ndarray, count: int) -> list[int]:
@@ -219,7 +228,7 @@ def reread(
     if not again:
         return complete(found, digits, probabilities, judge)
     heights = line_heights(found)
-    lattices = [candidates([found.digits[i] for i in chain], heights[chain[0]]) for chain in again]
+    lattices = [candidates(found.ink, [found.digits[i] for i in chain], heights[chain[0]]) for chain in again]
     parts = [part for groups, _ in lattices for part in groups.values()]
     slopes = [found.slopes[chain[0]] for chain, (groups, _) in zip(again, lattices) for _ in groups]
     their_digits, their_probabilities = judge(patches(found.ink, parts, slopes))

@@ -47,6 +47,7 @@ AUGMENT = {  # arguments of mnist.augment
     "elastic": {"shear": 0.15, "elastic": 0.8, "thickness": 0.5, "untouched": 0.3},
 }
 SUBSET_TIMES = 10  # as many epochs of the embedded subset, unless --epochs says so: one is a 15th of MNIST's
+PLAIN = 2  # times that each plain image is in an epoch with pages: else pages outweigh MNIST
 VALIDATION_PAGES = 0.06  # of --pages, written with the validation digits
 WARM_UP = 100  # steps over which the rate rises from 0: Adam's first steps are large, and here they kill units
 AN_EPOCH = 60_000  # images; the schedule counts images seen, so it is the same for data sets of any size
@@ -198,8 +199,8 @@ def start_or_resume(opt: options.Options, given: set[str]) -> tuple[options.Opti
     return saved, file.parent, checkpoint
 
 
-def written(digits: mnist.Digits, count: int, seed: int, opt: options.Options) -> mnist.Digits:
-    """The digits, and after them what segmentation cuts out of `count` pages written with them.
+def written(digits: mnist.Digits, count: int, seed: int, opt: options.Options, plain: int = 1) -> mnist.Digits:
+    """The digits, `plain` times each, and after them what segmentation cuts out of `count` pages written with them.
 
     What is no digit is left out for a network without an output for it. UserError when the cache can't be written.
     """
@@ -210,7 +211,8 @@ def written(digits: mnist.Digits, count: int, seed: int, opt: options.Options) -
         patches, truth = pages.written(count, images, labels, seed, opt.runs_dir)
     known = truth < build(opt.arch)(torch.zeros(2, 1, 28, 28)).shape[1]
     images, labels = torch.from_numpy(patches[known]), torch.from_numpy(truth[known])
-    images, labels = torch.cat((digits.images, images)), torch.cat((digits.labels, labels))
+    images = torch.cat((*(digits.images,) * plain, images))
+    labels = torch.cat((*(digits.labels,) * plain, labels))
     return mnist.Digits(images, labels, f"{digits.source}, and {count} pages")
 
 
@@ -263,7 +265,7 @@ def train(opt: options.Options, given: set[str]) -> None:
     print(opt.describe(options.train_parser()))
     training, validation = mnist.split_validation(digits, opt.validation)
     if opt.pages:
-        training = written(training, opt.pages, opt.seed, opt)
+        training = written(training, opt.pages, opt.seed, opt, PLAIN)
         if len(validation):  # the same pages for every run
             validation = written(validation, max(1, round(VALIDATION_PAGES * opt.pages)), 1998, opt)
     trainer = Trainer(opt, device)

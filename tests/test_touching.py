@@ -1,0 +1,92 @@
+"""touching.py: digits that touch taken apart, broken ones put together, and nothing done where nothing is in doubt."""
+
+from __future__ import annotations
+
+import itertools
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import mnist
+import options
+import pages
+import paper
+import touching
+from recognition import Recognizer
+from segmentation import find, whole
+
+
+@pytest.fixture(scope="module")
+def digits():
+    images, labels = mnist.load_subset()
+    rows = mnist.sample_indices()  # no training has seen them
+    return images[rows], labels[rows]
+
+
+@pytest.fixture(scope="module")
+def reader():
+    return Recognizer(options.DEFAULT_WEIGHTS, "cpu", min_confidence=0.4)
+
+
+@given(st.integers(1, 6).flatmap(lambda n: st.tuples(st.just(n), st.lists(st.floats(-9, 0), min_size=21, max_size=21))))
+def test_the_best_path_is_the_best_of_all(case):
+    count, values = case
+    groups = [(a, b) for a in range(count) for b in range(a + 1, count + 1)]
+    scores = dict(zip(groups, values))
+
+    def total(ends: tuple[int, ...]) -> float:
+        steps = [0, *ends, count]
+        return sum(scores[step] for step in zip(steps, steps[1:]))
+
+    every = [c for k in range(count) for c in itertools.combinations(range(1, count), k)]
+    path = touching.best_path(scores, count)
+    assert path[0][0] == 0 and path[-1][1] == count
+    assert sum(scores[step] for step in path) == pytest.approx(max(map(total, every)))
+
+
+def test_a_cut_goes_where_two_discs_touch():
+    ink = np.zeros((40, 80), np.uint8)
+    for x in (20, 58):
+        cv2.circle(ink, (x, 20), 20, 255, 5)
+    paths = touching.cuts(ink, 40.0)
+    assert 1 <= len(paths) <= touching.MOST_CUTS and paths.shape[1] == 40
+    assert (np.abs(np.diff(paths, axis=1)) <= 1).all() and paths.min() >= 0 and paths.max() < 80
+    assert min(abs(path[20] - 39) for path in paths) <= 3
+    groups, count = touching.candidates(ink, [whole(ink)], 40.0)
+    assert count == len(paths) + 1 and all(0 <= first < end <= count for first, end in groups)
+    assert any(abs(part.width - 42) < 5 for part in groups.values())
+
+
+@pytest.mark.parametrize("count, least", [(2, 0.75), (3, 0.6)])
+def test_strings_of_touching_digits_are_read(digits, reader, count, least):
+    right = 0
+    for k in range(40):
+        page, text = pages.string_page(np.random.default_rng([k, count]), *digits, count)
+        right += reader.read(page.picture).lines == [text]
+    assert right / 40 >= least
+
+
+def test_a_broken_digit_is_put_together(digits, reader):
+    images, labels = digits
+    whole_five = images[np.flatnonzero(labels == 5)[3]]
+    broken = cv2.resize(whole_five, (84, 84), interpolation=cv2.INTER_CUBIC)
+    page = np.full((300, 400), 235, np.uint8)
+    page[100:184, 150:234] = 235 - (0.8 * broken).astype(np.uint8)
+    before = reader.read(page).lines
+    page[138:143] = 235  # a fold in the paper takes the ink away
+    assert before == ["5"] and reader.read(page).lines == ["5"]
+
+
+def test_nothing_is_looked_at_again_where_nothing_is_in_doubt(digits):
+    rng = np.random.default_rng(0)
+    page = paper.write_lines(rng, [paper.pick(rng, *digits, "157922")], paper.sheet(rng, (640, 200)), height=60)
+    found = find(page.picture)
+
+    def judge(_: np.ndarray) -> None:
+        raise AssertionError("this would cost time")
+
+    answers = np.array([1, 5, 7, 9, 2, 2]), np.ones(6)
+    assert touching.reread(found, *answers, judge)[0] is found
