@@ -173,6 +173,10 @@ def _shrink(image: np.ndarray, part: float = 1.0) -> np.ndarray:
         image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
     image = np.ascontiguousarray(image[..., :3])
     scale = (part * min(1.0, WORK_AREA / (image.shape[0] * image.shape[1]))) ** 0.5
+    while scale <= 0.5:  # halves take a twentieth of the time of other areas
+        height, width = (n // 2 for n in image.shape[:2])
+        image = cv2.resize(image[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)
+        scale *= 2
     size = [max(1, round(n * scale)) for n in image.shape[1::-1]]
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA) if scale < 1 else image
 
