@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from LeNet_5 import DIGITS
-from segmentation import find
+from segmentation import PATCH, find
 from touching import reread
 from utils import find_checkpoint, load_model, pick_device, predict, sha256
 
@@ -68,18 +68,27 @@ class Reading:
         }
 
 
+ALIKE = 12.0  # of 255: two patches that differ less than that (root of the mean square) are the same to the eye
+
+
 class Recognizer:
     """A trained network that reads pictures."""
 
-    def __init__(self, weights: str | Path, device: str = "auto", min_confidence: float = 0.0) -> None:
-        """weights: checkpoint file or run folder. min_confidence: 0..1, below it a box is not read.
+    def __init__(
+        self, weights: str | Path, device: str = "auto", min_confidence: float = 0.0, remember: bool = False
+    ) -> None:
+        """weights: checkpoint file or run folder. min_confidence: 0..1, below it a box is not read. remember: for live
+        pictures, what looks as in the picture before is not read again.
 
         UserError for a checkpoint or device that can't be used.
         """
         self.file = find_checkpoint(Path(weights))
         self.device = pick_device(device)
         self.model, self.checkpoint = load_model(self.file, self.device)
-        self.min_confidence = min_confidence
+        self.min_confidence, self.remember = min_confidence, remember
+        # The last picture's patches, flat, and what they were read as; one that no patch is like to begin with.
+        self.memory = np.full((1, PATCH * PATCH), 1e6, np.float32), np.zeros(1, int), np.zeros(1, np.float32)
+        self.now: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # and this one's
         self.knows_others = (
             predict(self.model, torch.zeros(1, 28, 28, dtype=torch.uint8, device=self.device)).shape[1] > DIGITS
         )
@@ -96,6 +105,22 @@ class Recognizer:
         """
         if len(patches) == 0:
             return np.zeros(0, int), np.zeros(0)
+        if not self.remember:
+            return self._classify(patches)
+        seen, digit, confidence = self.memory
+        pixels = patches.reshape(len(patches), -1).astype(np.float32)
+        # |a - b|^2 of all pairs at once. What was read stays in memory as it was read: nothing can creep away from it.
+        apart = (pixels**2).sum(1)[:, None] - 2 * pixels @ seen.T + (seen**2).sum(1)
+        known = apart.argmin(axis=1)
+        new = apart[np.arange(len(known)), known] > ALIKE**2 * pixels.shape[1]
+        digit, confidence, seen = digit[known], confidence[known], seen[known]
+        if new.any():
+            digit[new], confidence[new] = self._classify(patches[new])
+            seen[new] = pixels[new]
+        self.now.append((seen, digit, confidence))
+        return digit, confidence
+
+    def _classify(self, patches: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         logits = predict(self.model, torch.from_numpy(patches).to(self.device))
         confidence, digit = torch.softmax(logits, 1)[:, :DIGITS].cpu().max(1)
         return digit.numpy(), confidence.numpy()
@@ -123,6 +148,8 @@ class Recognizer:
 
         single: the whole picture is one digit. stages: filled with what every stage made, for --debug.
         """
+        if self.now:
+            self.memory, self.now = tuple(map(np.concatenate, zip(*self.now))), []
         found = find(image, single, stages)
         segments = found.segments()
         answers = self.classify(segments.patches)
