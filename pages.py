@@ -9,8 +9,8 @@ or, on every processor and kept in a file for the next time:
 
     images, labels = written(2000, digits, digit_labels, seed=0, cache=Path("runs"))
 
-Letters and operators are drawn with OpenCV's stroke fonts (Hershey, 1967) and Pillow's own font, and bent as a hand
-bends them. The same seed gives the same pages, however many processes make them.
+Letters and operators are written stroke by stroke, or drawn in OpenCV's fonts, and bent as a hand bends them. The same
+seed gives the same pages, however many processes make them.
 """
 
 from __future__ import annotations
@@ -34,13 +34,47 @@ from segmentation import BOX, PATCH, segment
 from utils import write_atomically
 
 NOT_A_DIGIT = 10  # the label, as LeNet_5.NOT_A_DIGIT; not imported, for the processes that make pages need no torch
-# Left out: what nobody can tell from a 0 or a 1 without its neighbours (O o I l i | / and points and commas).
-LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZabcdefghjkmnpqrstuvwxyz"
-OPERATORS = "++--==xx*%?!&@#$()[]{}<>~^"
-FACES = (cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_PLAIN, cv2.FONT_HERSHEY_DUPLEX, cv2.FONT_HERSHEY_SCRIPT_SIMPLEX)
-HELD_OUT_FACES = (cv2.FONT_HERSHEY_COMPLEX, cv2.FONT_HERSHEY_TRIPLEX, cv2.FONT_HERSHEY_SCRIPT_COMPLEX)  # for tests
+
+
+def _signs(text: str) -> dict[str, list[str]]:
+    """Each sign's forms from a text of sign:strokes."""
+    signs: dict[str, list[str]] = {}
+    for entry in text.split():
+        signs.setdefault(entry[0], []).append(entry[2:])
+    return signs
+
+
+# How a hand writes them: strokes, of each point x (0..4) and y (0..8; capitals 0 to 6, small letters 2 to 6). Left out
+# is what nobody can tell from a 0 or a 1 without its neighbours: O o I l i | / ! and points and commas.
+LETTERS = _signs("""
+    A:062046/1434 B:0006/003041423303/033344453606 C:4130100105163645 D:0006/002042442606 E:40000646/0333
+    F:400006/0333 G:41301001051636454323 H:0006/4046/0343 J:3035261605 K:0006/400346 L:000646 M:0600234046
+    N:06004640 P:06003041423303 Q:100105163645413010/2447 R:06003041423303/2346 S:413010010213334445361605
+    T:0040/2026 U:000516364540 V:002640 W:0016233640 X:0046/4006 Y:002326/4023 Z:00400646
+    a:4332120305163645/4246 b:0006/0312324345361605 c:4332120305163645 d:4332120305163645/4046
+    e:04444332120305163645 f:41302126/0333 g:4332120305163645/4247381807 h:0006/0312324346 j:22271807
+    k:0006/420446 m:0206/0312222326/2332424346 n:0206/0312324346 p:0208/0312324345361605
+    q:4332120305163645/4248 r:0206/031232 s:43321203143445361605 t:2025263645/0242 u:0205163645/4246 v:022642
+    w:0216233642 x:0246/4206 y:0225/4208 z:02420646
+""")
+OPERATORS = _signs("""
+    +:2226/0444 -:0444 =:0343/0545 *:2226/0345/4305 %:4006/0010110100/3545463635 ?:01103041322324/2627
+    &:4612112031220405162643 @:343323243444434130100105163646 #:1016/3036/0242/0444
+    $:413010010213334445361605/2027 (:30111536 ):10313516 [:30101636 ]:10303616 {:30212213242536
+    }:10212233242516 <:410345 >:014305 ~:04133544 ^:042144
+""")
+GREEK = _signs("√:04152640 π:0242/1216/3236 Σ:4000230646 θ:20010526454120/0446")
+# Forms that MNIST's writers, Americans of 1990, hardly use: a 1 with a flag, a crossed 7, a closed 4.
+DIGITS = _signs("""
+    0:20010526454120 1:022026 1:042026 1:022026/0646 2:0110304142060646 3:0040234345361605
+    3:0110304132231323344445361605 4:300444/3036 4:100444/3236 4:100444/3036 5:400003334445361605
+    5:0003334445361605/0040 6:4011040516364544331304 7:004016 7:004016/0343 7:01004016/1333
+    8:3010010213334445361605041333424130 9:4130100102133342/4046 9:4130100102133342/404536
+""")
+FACES = (cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_DUPLEX, cv2.FONT_HERSHEY_SCRIPT_SIMPLEX)  # Pillow's: for tests
 Patches = tuple[np.ndarray, np.ndarray]  # n x 28 x 28 uint8 and their labels, n int64
 CANVAS = 96  # pixels that a symbol is drawn in before it becomes a patch
+OTHERS = 0.12  # of the digits on pages are not MNIST's
 STRINGS = 3  # of touching digits, for each page
 PER_CHUNK = 16  # pages that a process makes at a time
 
@@ -67,19 +101,33 @@ def fit(ink: np.ndarray) -> np.ndarray:
     return patch
 
 
-def symbol(rng: np.random.Generator, text: str, face: int | None, thickness: int = 5) -> np.ndarray:
-    """A letter or operator, CANVAS x CANVAS uint8, bright on 0, in a Hershey face (None: Pillow's own font)."""
+def symbol(text: str, face: int | None, thickness: int = 5) -> np.ndarray:
+    """A letter or operator, CANVAS x CANVAS uint8, bright on 0, in one of OpenCV's fonts (None: Pillow's own)."""
     if face is None:
         picture = Image.new("L", (CANVAS, CANVAS))
-        font = ImageFont.load_default(size=56)
-        wide = {"stroke_width": int(rng.integers(0, 3))}
-        ImageDraw.Draw(picture).text((CANVAS / 2, CANVAS / 2), text, 255, font, anchor="mm", **wide)
+        ImageDraw.Draw(picture).text((CANVAS / 2,) * 2, text, 255, ImageFont.load_default(size=56), anchor="mm")
         return np.array(picture)
     ink = np.zeros((CANVAS, CANVAS), np.uint8)
     (w, h), below = cv2.getTextSize(text, face, 1.0, 1)
     scale = 58 / max(w, h + below)
     at = (round((CANVAS - scale * w) / 2), round((CANVAS + scale * (h - below)) / 2))
     cv2.putText(ink, text, at, face, scale, 255, thickness, cv2.LINE_AA)
+    return ink
+
+
+def handwritten(rng: np.random.Generator, strokes: str, thickness: int) -> np.ndarray:
+    """A sign written by hand, CANVAS x CANVAS uint8, bright on 0. strokes: as in LETTERS."""
+    lines = []
+    wide, round_off = rng.uniform(0.6, 1.1), int(rng.integers(0, 3))
+    for stroke in strokes.split("/"):
+        points = np.array([int(c) for c in stroke], float).reshape(-1, 2) - (2, 4)
+        points = (points + rng.normal(0, 0.18, points.shape)) * (wide, 1)
+        for _ in range(round_off):  # Chaikin's corner cutting
+            between = np.stack([0.75 * points[:-1] + 0.25 * points[1:], 0.25 * points[:-1] + 0.75 * points[1:]], 1)
+            points = np.vstack([points[:1], between.reshape(-1, 2), points[-1:]])
+        lines.append(np.rint((CANVAS / 2 + 9 * points) * 16).astype(np.int32))
+    ink = np.zeros((CANVAS, CANVAS), np.uint8)
+    cv2.polylines(ink, lines, False, 255, thickness, cv2.LINE_AA, 4)
     return ink
 
 
@@ -147,12 +195,22 @@ def bent(rng: np.random.Generator, ink: np.ndarray, strength: float = 1.0) -> np
 
 def no_digit(rng: np.random.Generator) -> np.ndarray:
     """A patch (28 x 28 uint8) of something to be written that is not a digit: a letter, operator or drawing."""
-    thickness = int(rng.integers(3, 10))
-    if rng.random() < 0.75:
-        text = str(rng.choice(list(LETTERS if rng.random() < 0.72 else OPERATORS)))
-        face = None if rng.random() < 0.25 else FACES[rng.integers(len(FACES))]
-        return fit(bent(rng, symbol(rng, text, face, thickness)))
-    return fit(bent(rng, drawing(rng, thickness), 0.6))
+    kind, thickness = rng.random(), int(rng.integers(3, 10))
+    signs = LETTERS if rng.random() < 0.72 else OPERATORS
+    if kind < 0.5:
+        ink = handwritten(
+            rng, str(rng.choice([form for forms in (*signs.values(), *GREEK.values()) for form in forms])), thickness
+        )
+    elif kind < 0.75:
+        ink = symbol(str(rng.choice(list(signs))), int(rng.choice(FACES)), thickness)
+    else:
+        ink = drawing(rng, thickness)
+    return fit(bent(rng, ink, 1.0 if kind < 0.75 else 0.6))
+
+
+def other_digit(rng: np.random.Generator, digit: int) -> np.ndarray:
+    """A patch (28 x 28 uint8) of a digit in a form that MNIST hardly has."""
+    return fit(bent(rng, handwritten(rng, str(rng.choice(DIGITS[str(digit)])), int(rng.integers(3, 10))), 0.8))
 
 
 def strip_of(rng: np.random.Generator, digits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -234,6 +292,8 @@ def random_page(rng: np.random.Generator, images: np.ndarray, labels: np.ndarray
         patches, truth = images[rows].copy(), labels[rows].astype(np.int64)
         for k in np.flatnonzero(rng.random(per_line) < others):
             patches[k], truth[k] = no_digit(rng), NOT_A_DIGIT
+        for k in np.flatnonzero((rng.random(per_line) < OTHERS) & (truth != NOT_A_DIGIT)):
+            patches[k] = other_digit(rng, int(truth[k]))
         lines.append((patches, truth))
     gap = (0.08, 0.4) if rng.random() < 0.75 else (-0.15, 0.15)
     pen = random_pen(rng)

@@ -4,7 +4,7 @@
     python benchmarks/reading.py --data data/mnist --weights runs/x a.pt   others, one after the other
 
 Pages are composed by pages.py from MNIST's test digits and read as demo.py reads them. Letters and operators are in
-fonts that training has not seen.
+Pillow's own font, which training has not seen.
 """
 
 from __future__ import annotations
@@ -36,15 +36,12 @@ def touching(recognizer: Recognizer, images: np.ndarray, labels: np.ndarray, cou
     return right / number
 
 
-def rejected(recognizer: Recognizer, texts: str, number: int) -> float:
-    """The share of symbols, written five to a line in the held-out fonts, that are not read as digits."""
+def rejected(recognizer: Recognizer, texts: dict[str, list[str]], number: int) -> float:
+    """The share of symbols, written five to a line in Pillow's font, that are not read as digits."""
     rng = np.random.default_rng(11)
     found = refused = 0
     for _ in tqdm(range(number), "letters and operators", leave=False):
-        line = [
-            pages.fit(pages.symbol(rng, str(rng.choice(list(texts))), int(rng.choice(pages.HELD_OUT_FACES)), 4))
-            for _ in range(5)
-        ]
+        line = [pages.fit(pages.symbol(str(rng.choice(list(texts))), None)) for _ in range(5)]
         page = paper.write_lines(rng, [(line, [pages.NOT_A_DIGIT] * 5)], paper.sheet(rng, (500, 160)), height=50)
         reading = recognizer.read(paper.camera(rng, page.picture, 0.6, 2))
         found += len(reading.digits) + len(reading.rejected)

@@ -28,10 +28,21 @@ def test_what_is_no_digit_is_drawn_as_a_patch():
     assert len({patch.tobytes() for patch in patches}) > 190  # they vary
 
 
-def test_wrong_cuts_are_halves_or_several(digits):
-    rng = np.random.default_rng(0)
-    patches = [patch for _ in range(100) if (patch := pages.miscut(rng, digits[0])) is not None]
-    assert len(patches) > 50 and all(patch.shape == (28, 28) and patch.max() > 100 for patch in patches)
+def test_candidate_cuts_give_right_and_wrong_pieces(digits):
+    patches, labels = pages.cut_strings(np.random.default_rng(0), *digits, number=40)
+    assert patches.shape == (len(labels), 28, 28) and len(labels) > 150
+    assert 0.3 < (labels == pages.NOT_A_DIGIT).mean() < 0.8 and set(labels.tolist()) == set(range(11))
+    right = labels < pages.NOT_A_DIGIT
+    read, _ = Recognizer(options.DEFAULT_WEIGHTS, "cpu").classify(patches[right])
+    assert (read == labels[right]).mean() > 0.85  # with a neighbour's strokes at the side
+
+
+def test_strings_touch(digits):
+    for seed in range(20):
+        strip, owners = pages.strip_of(np.random.default_rng(seed), digits[0][seed : seed + 3])
+        assert owners.shape == (3, *strip.shape) and (strip[owners.any(axis=0)] > 64).all()
+        count, _ = cv2.connectedComponents(cv2.dilate((strip > 100).astype(np.uint8), np.ones((3, 3))))
+        assert count <= 3  # paper, and one component; a digit may be broken itself
 
 
 def test_the_digits_cut_out_of_pages_are_the_ones_written(digits):
