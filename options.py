@@ -346,7 +346,8 @@ def demo_parser() -> Parser:
         nargs="*",
         default=[str(SAMPLES)],
         metavar="SOURCE",
-        help="image, folder (with its subfolders) or glob (default: samples/)",
+        help="image, folder (with its subfolders) or glob (default: samples/). In a folder hidden files and .json, "
+        ".csv, .md and .py files are passed over; any other file that is no picture is reported",
     )
     parser.add_argument("--output", type=Path, default=Path("results/demo"), metavar="DIR", help="default: %(default)s")
     parser.add_argument("--single", action="store_true", help="each picture is one digit, however it is broken up")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from recognition import Reading
 
 CHECKPOINT_FORMAT = 1
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm", ".jp2"}
+IMAGE_SUFFIXES = set(".png .jpg .jpeg .jfif .bmp .gif .webp .avif .tif .tiff .pgm .ppm .jp2".split())
 
 
 class UserError(Exception):
@@ -137,7 +137,18 @@ def read_image(path: Path) -> np.ndarray:
         raise UserError(f"{path} can't be decoded ({str(error).strip().splitlines()[-1]})") from error
     if image is None:
         raise UserError(f"{path} is not a picture that can be decoded (broken, or of an unknown format)")
+    if bytes(data[:4]) in (b"\x89PNG", b"RIFF"):  # PNG and WebP, which may be transparent
+        layered = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+        if layered is not None and layered.dtype == np.uint8 and layered.shape == (*image.shape[:2], 4):
+            return _on_paper(layered)
     return image
+
+
+def _on_paper(layered: np.ndarray) -> np.ndarray:
+    """A BGRA picture laid on white, or on black where what is opaque is bright itself: BGR."""
+    color, opacity = layered[..., :3].astype(np.float32), layered[..., 3:].astype(np.float32) / 255
+    bright = (color * opacity).sum() > 127.5 * 3 * opacity.sum()
+    return np.rint(color * opacity + (0 if bright else 255) * (1 - opacity)).astype(np.uint8)
 
 
 def write_image(path: Path, image: np.ndarray) -> None:

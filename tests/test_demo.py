@@ -16,6 +16,7 @@ import pytest
 import torch
 from conftest import ROOT, assert_one_line_error, start, wait_for
 
+import mnist
 import options
 import paper
 from demo import annotated_path, find_pictures
@@ -258,3 +259,19 @@ def test_a_written_page_is_read_in_order(recognizer, unseen_digits):
         wrong += errors_between("".join(page.lines), "".join(read.lines))
         total += 18
     assert wrong <= 0.05 * total
+
+
+@pytest.mark.parametrize("ink", [0, 255])
+def test_a_transparent_picture_is_laid_on_paper(tmp_path, ink):
+    images, _ = mnist.load_subset()
+    patch = cv2.resize(images[mnist.sample_indices()[45]], (112, 112), interpolation=cv2.INTER_CUBIC)
+    layered = np.full((112, 112, 4), ink, np.uint8)
+    layered[..., 3] = patch
+    file = tmp_path / "drawn.png"
+    cv2.imwrite(str(file), layered)
+    picture = read_image(file)
+    assert picture.shape == (112, 112, 3)
+    assert np.abs(picture[..., 0].astype(int) - (patch if ink else 255 - patch)).max() <= 1
+    opaque = np.dstack([patch, patch, patch, np.full_like(patch, 255)])
+    cv2.imwrite(str(file), opaque)
+    assert np.array_equal(read_image(file), opaque[..., :3])
