@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from recognition import Reading
 
 CHECKPOINT_FORMAT = 1
-IMAGE_SUFFIXES = set(".png .jpg .jpeg .jfif .bmp .gif .webp .avif .tif .tiff .pgm .ppm .jp2".split())
+_FORMATS = "png", "jpg", "jpeg", "jfif", "bmp", "gif", "webp", "avif", "tif", "tiff", "pgm", "ppm", "jp2"
+IMAGE_SUFFIXES = {f".{name}" for name in _FORMATS}
 
 
 class UserError(Exception):
