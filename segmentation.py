@@ -146,7 +146,7 @@ def find(image: np.ndarray, single: bool = False, stages: dict | None = None) ->
     if parts:
         layout = Layout.of(parts)
         slope = _slope(layout)
-        layout = _digits_only(_join(layout, slope), 0.25)
+        layout = _digits_only(_join(layout, slope), slope, 0.25)
         rows = [([reduce(Part.merged, layout.parts)], 0.0)] if single else _rows(layout, slope)
     stages["digits"] = [digit for row, _ in rows for digit in row]
     lines = np.repeat(np.arange(len(rows), dtype=np.int32), [len(row) for row, _ in rows])
@@ -611,7 +611,7 @@ def _rows(layout: Layout, slope: int) -> list[tuple[list[Part], float]]:
         blocks = [_rows(column, _slope(column, slope, 4)) for column in columns] if len(columns) > 1 else []
         if any(len(lines) > 1 for lines in blocks):
             return [line for lines in blocks for line in lines]
-    row = _digits_only(layout.take(np.argsort(left + right)))
+    row = _digits_only(layout.take(np.argsort(left + right)), slope)
     wide = (row.boxes[:, 2] - row.boxes[:, 0]) >= 1.15 * (row.boxes[:, 3] - row.boxes[:, 1])
     row = [piece for part, w in zip(row.parts, wide.tolist()) for piece in (_cut(part) if w else [part])]
     return [(row, float(ANGLES[slope]))] if row else []
@@ -624,9 +624,10 @@ def _bands(first: np.ndarray, last: np.ndarray, gap: float = 0.0) -> list[np.nda
     return np.split(order, np.flatnonzero(first[order][1:] > reach[:-1] + gap) + 1)
 
 
-def _digits_only(row: Layout, lowest: float = 0.35) -> Layout:
+def _digits_only(row: Layout, slope: int, lowest: float = 0.35) -> Layout:
     """A line without its minus signs, dots and commas, much lower than its digits, and what is left of rulings."""
-    widths, heights = (row.boxes[:, 2:] - row.boxes[:, :2]).astype(float).T
+    boxes = row.level_boxes(slope)  # a digit on a steep line lies down in the picture
+    widths, heights = (boxes[:, 2:] - boxes[:, :2]).T
     weights = np.minimum(heights, widths)
     typical, pen = _weighted_median(heights, weights), _weighted_median(row.strokes, weights)
     low = (heights < lowest * typical) & (row.strokes > 0.4 * pen)
