@@ -611,9 +611,7 @@ def _rows(layout: Layout, slope: int) -> list[tuple[list[Part], float]]:
         blocks = [_rows(column, _slope(column, slope, 4)) for column in columns] if len(columns) > 1 else []
         if any(len(lines) > 1 for lines in blocks):
             return [line for lines in blocks for line in lines]
-    row = _digits_only(layout.take(np.argsort(left + right)), slope)
-    wide = (row.boxes[:, 2] - row.boxes[:, 0]) >= 1.15 * (row.boxes[:, 3] - row.boxes[:, 1])
-    row = [piece for part, w in zip(row.parts, wide.tolist()) for piece in (_cut(part) if w else [part])]
+    row = _digits_only(layout.take(np.argsort(left + right)), slope).parts
     return [(row, float(ANGLES[slope]))] if row else []
 
 
@@ -635,27 +633,6 @@ def _digits_only(row: Layout, slope: int, lowest: float = 0.35) -> Layout:
     long = (heights > 2.5 * typical) & (widths < 0.2 * heights)
     drop = low | flat | long
     return row.take(~drop) if drop.any() else row
-
-
-def _cut(part: Part) -> list[Part]:
-    """Touching digits cut where the part's outline is low between two that are tall."""
-    if part.width < 1.15 * part.height:
-        return [part]
-    filled = part.mask > 0
-    extent = part.height - filled.argmax(axis=0) - filled[::-1].argmax(axis=0)
-    extent = np.where(filled.any(axis=0), extent, 0)
-    before, after = (
-        np.maximum.accumulate(extent),
-        np.maximum.accumulate(extent[::-1])[::-1],
-    )
-    valley = np.minimum(before, after) - extent
-    valley[np.minimum(before, after) < 0.75 * part.height] = 0
-    x = int(valley.argmax())
-    if valley[x] < 0.35 * part.height:
-        return [part]
-    right = np.arange(part.width) >= x
-    halves = [part.only(np.where(right, 0, part.mask)), part.only(np.where(right, part.mask, 0))]
-    return [piece for half in halves for piece in _cut(half)]
 
 
 # 4. Patches
