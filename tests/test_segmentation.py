@@ -47,23 +47,24 @@ def counts(segments: Segments) -> list[int]:
     return np.bincount(segments.lines).tolist() if len(segments.lines) else []
 
 
-@pytest.mark.parametrize("pen", ["ballpoint", "blue", "red", "fineliner", "marker", "chalk"])
-def test_pages_count_right(pen: str) -> None:
-    """At least 98 % of pages of all sizes and slopes have the right number of boxes in the right lines."""
-    rng, wrong = np.random.default_rng(7), []
-    pages = 25
+def test_pages_count_right() -> None:
+    """At least 98 % of pages of all sizes, slopes, pens and lights have the right number of boxes, all inside."""
+    pages, wrong = 120, []
     for seed in range(pages):
-        height, slope = float(np.exp(rng.uniform(np.log(20), np.log(200)))), rng.uniform(-25, 25)
+        rng = np.random.default_rng(seed)
+        height, slope = float(np.exp(rng.uniform(np.log(15), np.log(400)))), float(rng.uniform(-30, 30))
+        pen = ("ballpoint", "blue", "red", "fineliner", "marker", "chalk")[seed % 6]
         made = page(seed, height, slope, pen)
-        found = segment(made.picture)
-        well_formed(found, made.picture)
+        picture = 255 - made.picture if rng.random() < 0.2 else made.picture
+        found = segment(picture)
+        well_formed(found, picture)
         if len(found.boxes) != len(made.labels):
-            wrong.append((seed, round(height), round(slope)))
-    assert len(wrong) <= 2, wrong
+            wrong.append((seed, pen, round(height), round(slope), len(made.labels), len(found.boxes)))
+    assert len(wrong) <= 0.02 * pages, wrong
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(seed=st.integers(0, 10_000), height=st.floats(24, 120), slope=st.floats(-15, 15))
+@given(seed=st.integers(0, 10_000), height=st.floats(24, 200), slope=st.floats(-25, 25))
 def test_polarity_and_size_change_nothing(seed: int, height: float, slope: float) -> None:
     picture = page(seed, height, slope, plain=True).picture
     here, negative = segment(picture), segment(255 - picture)
