@@ -2,6 +2,7 @@
 
     python benchmarks/reading.py --data data/mnist                         the demos' reader
     python benchmarks/reading.py --data data/mnist --weights runs/x a.pt   others, one after the other
+    python benchmarks/reading.py --figure docs/training.png                what the reader is trained on, as a picture
 
 Pages are composed by pages.py from MNIST's test digits and read as demo.py reads them. Letters and operators are in
 Pillow's own font, which training has not seen.
@@ -24,7 +25,7 @@ import options
 import pages
 import paper
 from recognition import Recognizer
-from utils import predict, run_script
+from utils import predict, run_script, write_image
 
 
 def touching(recognizer: Recognizer, images: np.ndarray, labels: np.ndarray, count: int, number: int) -> float:
@@ -49,6 +50,17 @@ def rejected(recognizer: Recognizer, texts: dict[str, list[str]], number: int) -
     return refused / max(1, found)
 
 
+def draw_training(columns: int = 30, rows: int = 6) -> np.ndarray:
+    """What segmentation cuts out of the first pages: digits above, below them what is not a digit; ink dark."""
+    patches, labels = pages.cut_pages(range(16), *mnist.load_subset(), seed=0)
+    order = np.random.default_rng(0).permutation(len(labels))
+    halves = []
+    for of_half in (labels[order] < pages.NOT_A_DIGIT, labels[order] == pages.NOT_A_DIGIT):
+        tiles = patches[order][of_half][: columns * rows].reshape(rows, columns, 28, 28)
+        halves.append(255 - tiles.transpose(0, 2, 1, 3).reshape(rows * 28, columns * 28))
+    return np.vstack([halves[0], np.full((6, columns * 28), 128, np.uint8), halves[1]])
+
+
 def main(argv: list[str] | None = None) -> int:
     """Measure and print; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -56,9 +68,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--data", metavar="DIR", help="MNIST, as for test.py")
     parser.add_argument("--min_confidence", type=float, default=0.5, metavar="X", help="default: %(default)s")
     parser.add_argument("--number", type=int, default=500, metavar="N", help="of pages each (default: %(default)s)")
+    parser.add_argument("--figure", metavar="FILE", help="only draw what the reader is trained on")
     opt = parser.parse_args(argv)
 
     def body() -> None:
+        if opt.figure:
+            write_image(Path(opt.figure), draw_training())
+            return
         digits = mnist.load(opt.data, train=False)
         images, labels = digits.images.numpy(), digits.labels.numpy()
         for weights in opt.weights:
