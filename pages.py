@@ -51,11 +51,11 @@ LETTERS = _signs("""
     F:400006/0333 G:41301001051636454323 H:0006/4046/0343 J:3035261605 K:0006/400346 L:000646 M:0600234046
     N:06004640 P:06003041423303 Q:100105163645413010/2447 R:06003041423303/2346 S:413010010213334445361605
     T:0040/2026 U:000516364540 V:002640 W:0016233640 X:0046/4006 Y:002326/4023 Z:00400646
-    a:4332120305163645/4246 b:0006/0312324345361605 c:4332120305163645 d:4332120305163645/4046
+    a:4332120305163645/4246 a:12314246/43130405163645 b:0006/0312324345361605 c:4332120305163645 d:4332120305163645/4046
     e:04444332120305163645 f:41302126/0333 g:4332120305163645/4247381807 h:0006/0312324346 j:22271807
     k:0006/420446 m:0206/0312222326/2332424346 n:0206/0312324346 p:0208/0312324345361605
-    q:4332120305163645/4248 r:0206/031232 s:43321203143445361605 t:2025263645/0242 u:0205163645/4246 v:022642
-    w:0216233642 x:0246/4206 y:0225/4208 z:02420646
+    q:4332120305163645/4248 r:0206/031232 s:43321203143445361605 t:2025263645/0242 u:0205163645/4246 t:20252636/0232
+    v:022642 w:0216233642 x:0246/4206 y:0225/4208 z:02420646
 """)
 OPERATORS = _signs("""
     +:2226/0444 -:0444 =:0343/0545 *:2226/0345/4305 %:4006/0010110100/3545463635 ?:01103041322324/2627
@@ -241,7 +241,12 @@ def cut_strings(rng: np.random.Generator, images: np.ndarray, labels: np.ndarray
     patches, truth = [], []
     for _ in range(number):
         rows = rng.integers(len(images), size=1 + int(rng.choice(3, p=[0.15, 0.6, 0.25])))
-        strip, owners = strip_of(rng, images[rows])
+        signs, names = images[rows].copy(), labels[rows].copy()
+        if rng.random() < 0.25:
+            signs[0], names[0] = no_digit(rng), NOT_A_DIGIT
+        order = rng.permutation(len(rows))
+        names = names[order]
+        strip, owners = strip_of(rng, signs[order])
         size = tuple(int(n * rng.uniform(1.1, 2.4)) for n in strip.shape[::-1])
         ink = cv2.resize(strip, size, interpolation=cv2.INTER_CUBIC)
         owners = np.stack([cv2.resize(owner.astype(np.uint8), size) > 0 for owner in owners])
@@ -254,7 +259,7 @@ def cut_strings(rng: np.random.Generator, images: np.ndarray, labels: np.ndarray
             recall, purity = own / owners.sum(axis=(1, 2)), own / max(1, np.count_nonzero(piece.mask))
             best = int(recall.argmax())
             if recall[best] > 0.85 and purity[best] > 0.8:
-                right.append((piece, labels[rows[best]]))
+                right.append((piece, names[best]))
             elif (recall[best] < 0.65 or purity[best] < 0.6) and piece.width >= 0.45 * piece.height:  # else maybe a 1
                 wrong.append((piece, NOT_A_DIGIT))
         some = rng.permutation(len(wrong))[: 1 + len(right)]
@@ -351,7 +356,7 @@ def label_segments(page: Page, boxes: np.ndarray) -> np.ndarray:
     labels[several > 1] = NOT_A_DIGIT
     labels[(several == 0) & (covered < 0.5)] = NOT_A_DIGIT
     labels[((shared > 0) & (page.labels != NOT_A_DIGIT)).sum(axis=1) == 0] = NOT_A_DIGIT
-    labels[(boxes[:, 2] < 0.4 * boxes[:, 3]) & (labels == NOT_A_DIGIT)] = -1  # a stroke that might be a 1
+    labels[(boxes[:, 2] < 0.4 * boxes[:, 3]) & (labels == NOT_A_DIGIT) & ~whole] = -1  # a stroke that might be a 1
     return labels
 
 

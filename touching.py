@@ -19,23 +19,25 @@ import numpy as np
 
 from segmentation import Found, Part, patches
 
-MOST_CUTS = 11  # of one component
+CUTS = 7  # at most, for each square of a component
+LEAST_INK = 0.04  # of a digit's ink: paths that differ by less are one
 NEAREST = 0.06  # heights: paths closer than that in the middle row are one
 PAPER_COST, ASIDE_COST = 0.02, 0.1  # of a step on paper and of one aside; a step through full ink costs 1 more
 INK = 60  # of 255: more is ink
 WIDEST = 1.6  # heights: no digit is wider
 NEAR = 0.15  # heights: ink that came apart is not farther apart
 AROUND = 0.35  # heights: how far from a digit's box ink that may belong to it is looked for
+SHARED = math.log(0.8)  # score of a piece that two digits share
 SURE = 0.6  # probability: what is read with it is not looked at again
-ACCEPTED = 0.6  # probability that every digit of a new grouping must have
+ACCEPTED = 0.4  # probability that every digit of a new grouping must have
 LEAST = 1e-3  # probability: one bad piece is enough
 
 
 def cuts(ink: np.ndarray, height: float) -> np.ndarray:
     """Where touching digits may be taken apart: paths from top to bottom that cross little ink.
 
-    ink: h x w uint8, 0 = paper. height: of a digit in pixels. K x h int: the column that each of at most MOST_CUTS
-    paths takes in each row, the leftmost first. The cheapest path through each place of the middle row is found by
+    ink: h x w uint8, 0 = paper. height: of a digit in pixels. K x h int: the column that each of the paths takes in
+    each row, the leftmost first. The cheapest path through each place of the middle row is found by
     dynamic programming; those are kept that are cheaper than their neighbours.
     """
     rows, width = ink.shape
@@ -51,9 +53,11 @@ def cuts(ink: np.ndarray, height: float) -> np.ndarray:
     paths = np.concatenate([up[::-1], down[1:]]).T
     written = ink > INK
     left = (written & (np.arange(width) <= paths[:, :, None])).sum(axis=(1, 2)) / max(1, np.count_nonzero(written))
+    least = LEAST_INK * min(1.0, height / width)  # of a digit's ink, as a share of all
     kept: list[int] = []
     for k in range(len(paths)):  # the cheapest first
-        if 0.04 < left[k] < 0.96 and all(abs(left[k] - left[other]) > 0.03 for other in kept) and len(kept) < MOST_CUTS:
+        ends = (0.0, 1.0, *(left[other] for other in kept))
+        if len(kept) < CUTS * width / height and min(abs(left[k] - end) for end in ends) > least:
             kept.append(k)
     return paths[sorted(kept, key=left.__getitem__)]
 
@@ -79,16 +83,20 @@ def _follow(total: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 
 def best_path(scores: dict[tuple[int, int], float], count: int) -> list[tuple[int, int]]:
-    """The groups (first, after the last) that cover `count` pieces with the greatest sum of scores (Viterbi)."""
+    """The groups (first, after the last) that cover `count` pieces with the greatest sum of scores (Viterbi).
+
+    A group may begin with the last piece of the one before, for SHARED: touching digits share ink.
+    """
     reached = [0.0] + [-math.inf] * count
-    came_from = [0] * (count + 1)
-    for (first, end), score in sorted(scores.items(), key=lambda item: item[0][1]):
-        if reached[first] + score > reached[end]:
-            reached[end], came_from[end] = reached[first] + score, first
-    path, end = [], count
-    while end > 0:
-        path.append((came_from[end], end))
-        end = came_from[end]
+    steps: list[tuple[int, int] | None] = [None] * (count + 1)  # the group that each place was reached by
+    for (first, end), score in sorted(scores.items()):
+        for at, total in ((end, reached[first] + score), (end - 1, reached[first] + score + SHARED)):
+            if at > first and (at == end or end < count) and total > reached[at]:
+                reached[at], steps[at] = total, (first, end)
+    path = []
+    while count > 0 and steps[count]:
+        path.append(steps[count])
+        count = steps[count][0]
     return path[::-1]
 
 
@@ -131,7 +139,7 @@ def best_grouping(groups: list[tuple[int, int]], probabilities: np.ndarray, coun
     scores = dict(zip(groups, np.log(np.maximum(probabilities, LEAST)).tolist()))
     path = best_path(scores, count)
     places = {group: place for place, group in enumerate(groups)}
-    return [places[step] for step in path] if all(step in places for step in path) else []
+    return [places[step] for step in path]
 
 
 def chains(found: Found, probabilities: np.ndarray) -> list[list[int]]:
@@ -141,8 +149,11 @@ def chains(found: Found, probabilities: np.ndarray) -> list[list[int]]:
     """
     boxes = np.array([part.box for part in found.digits], float).reshape(-1, 4)
     height = line_heights(found)
-    doubtful = (probabilities < SURE) & (boxes[:, 2] - boxes[:, 0] > 0.5 * height)
-    doubtful |= (probabilities < SURE) & (boxes[:, 3] - boxes[:, 1] < 0.8 * height)
+    width, tall = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+    # Among digits a narrow thing in doubt is two digits, among letters it is one.
+    among_digits = np.array([(probabilities[found.lines == line] >= SURE).mean() >= 0.5 for line in found.lines])
+    wide = width > np.where(among_digits, 0.5, 0.85) * height
+    doubtful = (probabilities < SURE) & (wide | (tall < 0.8 * height))
     near = (found.lines[1:] == found.lines[:-1]) & (boxes[1:, 0] - boxes[:-1, 2] < NEAR * height[1:])
     near &= doubtful[1:] | doubtful[:-1]
     groups = np.split(np.arange(len(boxes)), np.flatnonzero(~near) + 1)

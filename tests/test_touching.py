@@ -32,7 +32,7 @@ def reader():
 
 
 @given(st.integers(1, 6).flatmap(lambda n: st.tuples(st.just(n), st.lists(st.floats(-9, 0), min_size=21, max_size=21))))
-def test_the_best_path_is_the_best_of_all(case):
+def test_no_way_of_cutting_without_overlap_is_better_than_the_best_path(case):
     count, values = case
     groups = [(a, b) for a in range(count) for b in range(a + 1, count + 1)]
     scores = dict(zip(groups, values))
@@ -44,20 +44,23 @@ def test_the_best_path_is_the_best_of_all(case):
     every = [c for k in range(count) for c in itertools.combinations(range(1, count), k)]
     path = touching.best_path(scores, count)
     assert path[0][0] == 0 and path[-1][1] == count
-    assert sum(scores[step] for step in path) == pytest.approx(max(map(total, every)))
+    shared = sum(before[1] - after[0] for before, after in zip(path, path[1:]))
+    reached = sum(scores[step] for step in path) + shared * touching.SHARED
+    assert reached >= max(map(total, every)) - 1e-9 and 0 <= shared < count
+    assert all(before[1] - after[0] in (0, 1) for before, after in zip(path, path[1:]))
 
 
 def test_a_cut_goes_where_two_discs_touch():
-    ink = np.zeros((40, 80), np.uint8)
-    for x in (20, 58):
+    ink = np.zeros((40, 84), np.uint8)
+    for x in (20, 62):
         cv2.circle(ink, (x, 20), 20, 255, 5)
     paths = touching.cuts(ink, 40.0)
-    assert 1 <= len(paths) <= touching.MOST_CUTS and paths.shape[1] == 40
-    assert (np.abs(np.diff(paths, axis=1)) <= 1).all() and paths.min() >= 0 and paths.max() < 80
-    assert min(abs(path[20] - 39) for path in paths) <= 3
+    assert 1 <= len(paths) <= touching.CUTS * 84 / 40 and paths.shape[1] == 40
+    assert (np.abs(np.diff(paths, axis=1)) <= 1).all() and paths.min() >= 0 and paths.max() < 84
+    assert min(abs(path[20] - 41) for path in paths) <= 3
     groups, count = touching.candidates(ink, [whole(ink)], 40.0)
     assert count == len(paths) + 1 and all(0 <= first < end <= count for first, end in groups)
-    assert any(abs(part.width - 42) < 5 for part in groups.values())
+    assert any(abs(part.width - 42) < 6 for part in groups.values())
 
 
 @pytest.mark.parametrize("count, least", [(2, 0.75), (3, 0.6)])
