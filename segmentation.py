@@ -575,7 +575,7 @@ def _slope(layout: Layout, about: int = LEVEL, reach: int = 16) -> int:
     """
     if len(layout.parts) < 3:
         return about
-    angles = np.arange(about - reach, about + reach + 1).clip(QUARTER, len(ANGLES) - 1)
+    angles = np.arange(max(QUARTER, about - reach), min(len(ANGLES), about + reach + 1))
     first, last = layout.first[:, angles], layout.last[:, angles]
     quarter = (last - first) / 4
     occupied = _occupied(first + quarter, last - quarter)
@@ -652,7 +652,7 @@ def patches(ink: np.ndarray, parts: list[Part], slopes: np.ndarray) -> np.ndarra
     starts = np.cumsum([0, *counts[:-1]])
     extents = (np.maximum.reduceat(around, starts, 1) - np.minimum.reduceat(around, starts, 1)).max(axis=0) + 1
     thick = np.array([part.stroke for part in parts]) * BOX / extents
-    grow = thick.clip(*PEN) - thick
+    grow = np.minimum(np.maximum(thick, PEN[0]), PEN[1]) - thick
     scales = FINE * (BOX - grow) / extents
     pens = (np.rint(np.abs(grow) * FINE) * np.sign(grow)).astype(int)
     order = np.argsort(pens)  # those that the same pen goes over lie together, one patch below the other

@@ -20,7 +20,7 @@ import options
 import train
 from LeNet_5 import LeNet_5, build
 from test import reliability
-from utils import CHECKPOINT_FORMAT, UserError, load_checkpoint, load_model, save_checkpoint, write_atomically
+from utils import CHECKPOINT_FORMAT, UserError, load_checkpoint, load_model, predict, save_checkpoint, write_atomically
 
 LAYERS_OF_1998 = ("c1", "s2", "c3", "s4", "c5", "f6")
 QUICK = ("--batch_size", "16", "--validation", "100", "--lr", "0.003")
@@ -240,6 +240,20 @@ def test_training_is_the_same_for_the_same_seed(subset_png, augment):
 
     assert torch.equal(weights(1), weights(1))
     assert not torch.equal(weights(1), weights(2))
+
+
+@pytest.mark.parametrize("name, arch", [("article", "article"), ("lenet1998", "1998"), ("reader", "reader")])
+def test_the_weights_that_come_along_read_digits_that_no_training_saw(name, arch):
+    model, checkpoint = load_model(ROOT / "weights" / f"{name}.pt")
+    assert checkpoint["arch"] == arch
+    images, labels = mnist.load_subset()
+    rows = mnist.sample_indices()
+    read = predict(model, torch.from_numpy(images[rows])).argmax(1).numpy()
+    assert (read != labels[rows]).sum() <= 5  # of 200
+
+
+def test_the_weights_are_small():
+    assert sum(file.stat().st_size for file in (ROOT / "weights").glob("*.pt")) < 6e6  # bytes
 
 
 # ---- checkpoints that can't be used ---------------------------------------------------------------------------------
