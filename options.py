@@ -13,13 +13,13 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-DEFAULT_WEIGHTS = Path(__file__).parent / "weights" / "article.pt"
+DEFAULT_WEIGHTS = Path(__file__).parent / "weights" / "reader.pt"
 # What train.py does with each network unless the command line says otherwise (how it was found: docs/NETWORKS.md).
 RECIPES = {
     "article": {"epochs": 6, "augment": "affine", "lr": 3e-3, "lr_decay": 0.5, "ema": 0.995, "pages": 0},
     "1998": {"epochs": 20, "augment": "affine", "lr": 3e-3, "lr_decay": 0.8, "ema": 0.995, "pages": 0},
     "modern": {"epochs": 40, "augment": "elastic", "lr": 3e-3, "lr_decay": 0.87, "ema": 0.999, "pages": 0},
-    "reader": {"epochs": 13, "augment": "elastic", "lr": 3e-3, "lr_decay": 0.87, "ema": 0.999, "pages": 2000},
+    "reader": {"epochs": 12, "augment": "elastic", "lr": 3e-3, "lr_decay": 0.87, "ema": 0.999, "pages": 2000},
 }
 SAMPLES = Path(__file__).parent / "samples"
 

@@ -29,7 +29,7 @@ NEAR = 0.15  # heights: ink that came apart is not farther apart
 AROUND = 0.35  # heights: how far from a digit's box ink that may belong to it is looked for
 SHARED = math.log(0.8)  # score of a piece that two digits share
 SURE = 0.6  # probability: what is read with it is not looked at again
-ACCEPTED = 0.4  # probability that every digit of a new grouping must have
+ACCEPTED = 0.6  # probability that every digit of a new grouping must have
 LEAST = 1e-3  # probability: one bad piece is enough
 
 
