@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import cached_property, reduce
-from itertools import compress
+from itertools import accumulate
 
 import cv2
 import numpy as np
@@ -24,8 +24,10 @@ WORK_AREA = 1_000_000  # pixels: a page of writing at this size keeps its stroke
 PEN = 2.0, 4.2  # the pen's thickness in MNIST's box of 20: its 5 % and 95 % quantiles
 PAPER = 64  # level of bare paper in the ink picture while it is made: noise must not be cut off on one side
 ANGLES = np.deg2rad(np.arange(-150, 61, 2.5))  # of text lines, and below them of the columns across it
+NORMALS = np.stack([-np.sin(ANGLES), np.cos(ANGLES)]).astype(np.float32)  # 2 x A
 LEVEL, QUARTER = 60, 36  # numbers of ANGLES: the level one, and how many make a quarter turn
-FINE = 3  # a patch is drawn that much finer first, and averaged: pens and places have a third of a pixel
+FINE = 2  # a patch is drawn that much finer first, and averaged: pens have half a pixel
+NEXT = np.ones((3, 3), np.uint8)  # a pixel and its neighbours
 PATCH, BOX = 28, 20  # MNIST: the digit fitted into 20 x 20, its centre of mass in the middle of 28 x 28
 RULING = 0.4  # of the picture's longer side: a straight line of that length is no digit's
 SEEDS = 0.1  # of a part's pixels are strong ink: blurred thin strokes have a third, noise and shadows none
@@ -56,13 +58,13 @@ class Part:
 
     box: tuple[int, int, int, int]  # x0, y0, x1, y1
     mask: np.ndarray  # (y1 - y0) x (x1 - x0) uint8, 255 where its ink is
-    outline: np.ndarray  # points (x, y) around it
+    outline: np.ndarray  # points (x, y) of its ink: its projection in any direction is theirs
     stroke: float  # thickness in pixels
 
     @cached_property
-    def hull(self) -> np.ndarray:
-        """Its convex hull's corners (x, y): its projection in any direction is theirs."""
-        return cv2.convexHull(self.outline)[:, 0]
+    def contour(self) -> np.ndarray:
+        """Points (x, y) all around it."""
+        return _outline(self.mask, *self.box[:2])
 
     @property
     def width(self) -> int:
@@ -173,12 +175,12 @@ def _shrink(image: np.ndarray, part: float = 1.0) -> np.ndarray:
         image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
     image = np.ascontiguousarray(image[..., :3])
     scale = (part * min(1.0, WORK_AREA / (image.shape[0] * image.shape[1]))) ** 0.5
-    while scale <= 0.5:  # halves take a twentieth of the time of other areas
+    while scale <= 0.5:  # halves, and then what four pixels give: a tenth of the time of averages over any area
         height, width = (n // 2 for n in image.shape[:2])
         image = cv2.resize(image[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)
         scale *= 2
     size = [max(1, round(n * scale)) for n in image.shape[1::-1]]
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA) if scale < 1 else image
+    return cv2.resize(image, size, interpolation=cv2.INTER_LINEAR) if scale < 1 else image
 
 
 def _dark(page: np.ndarray, bright_strokes: bool) -> np.ndarray:
@@ -235,12 +237,13 @@ def _bright_on_dark(grey: np.ndarray) -> bool:
     wide the strokes are is not known yet: neighbourhoods of several sizes vote.
     """
     vote = 0.0
-    for part in (3, 6, 12, 24):  # of the shorter side; each looked at where that is five pixels, for speed
-        step = max(1.0, min(grey.shape) / (5 * part))
-        size = [round(n / step) for n in grey.shape[::-1]]
-        coarse = cv2.resize(grey, size, interpolation=cv2.INTER_AREA) if step > 1 else grey
-        around = cv2.medianBlur(coarse, max(5, min(coarse.shape) // part) | 1)
-        above, below = (cv2.norm(cv2.subtract(*pair), cv2.NORM_L2SQR) for pair in ((coarse, around), (around, coarse)))
+    for short in (72, 36, 18, 9):  # pixels of the shorter side: three of them are a neighbourhood
+        scale = short / min(grey.shape)
+        if scale < 1:
+            size = [max(1, round(n * scale)) for n in grey.shape[::-1]]
+            grey = cv2.resize(grey, size, interpolation=cv2.INTER_LINEAR)  # halves, but for the first
+        around = cv2.medianBlur(grey, 3)
+        above, below = (cv2.norm(cv2.subtract(*pair), cv2.NORM_L2SQR) for pair in ((grey, around), (around, grey)))
         vote += ((above - below) / max(above + below, 1.0)) ** 3  # the decided ones count
     return vote > 0
 
@@ -249,13 +252,15 @@ def _stroke_bound(dark: np.ndarray) -> int:
     """A bound for the strokes' thickness: the least window whose closing (fill the dark up) takes all strokes away."""
     short = min(dark.shape)
     sides = [max(3, short // n | 1) for n in (16, 8, 4, 2)]
-    filled, closed = [], dark
+    some = np.ascontiguousarray(dark[::2, ::2])  # enough to count
+    most = math.ceil(0.998 * some.size) - 1
+    filled, closed, step = [], dark, 1
     for side in sides:
-        step = max(1, side // 7)  # what is closed already has nothing as narrow as that: fewer pixels tell the same
-        closed = _close(closed[::step, ::step], side // step | 1)
-        closed = cv2.resize(closed, dark.shape[::-1], interpolation=cv2.INTER_LINEAR)
-        counts = cv2.calcHist([cv2.subtract(closed, dark)], [0], None, [256], [0, 256])
-        filled.append(int(np.searchsorted(counts.ravel().cumsum(), 0.998 * dark.size)))
+        while step < side // 7:  # what is closed already has nothing as narrow as that: fewer pixels tell the same
+            closed, step = closed[::2, ::2], 2 * step
+        closed = _close(closed, side // step | 1)
+        depths = cv2.subtract(cv2.resize(closed, some.shape[::-1], interpolation=cv2.INTER_LINEAR), some)
+        filled.append(int(np.partition(depths.ravel(), most)[most]))
     for side, now, wider in zip(sides, filled, filled[1:]):
         if now >= 0.8 * wider and now >= 0.4 * filled[-1]:
             return side
@@ -268,30 +273,31 @@ def _stroke_bound(dark: np.ndarray) -> int:
 def _parts(ink: np.ndarray, floor: np.ndarray, stages: dict) -> list[Part]:
     """Connected ink that may be strokes of digits."""
     lines, mask, seeds = _masks(ink, floor)
-    stages["mask"] = mask.copy()
+    stages["mask"] = mask
     found = _connected(mask, seeds)
-    frames = _frames(found.parts)
+    frames = _frames(found)
+    if frames:
+        mask = mask.copy()
     for frame in frames:
         x0, y0, x1, y1 = frame.box
         for picture in (lines, mask):
             picture[y0:y1, x0:x1] &= ~cv2.dilate(frame.mask, np.ones((3, 3), np.uint8))
     rulings = _rulings(mask, lines, found)
-    if rulings.any():
+    if rulings is not None:
         stages["rulings"] = rulings
         mask = cv2.subtract(mask, rulings)
     stages["left"] = mask
-    if frames or rulings.any():
+    if frames or rulings is not None:
         left = _connected(mask, seeds)
         alone = len(found.kept) == 1 and not found.at_edge[found.kept[0]]
-        found = (
-            found if alone and not len(left.kept) else left
-        )  # a line that is all there is, and ends on the page: a 1
+        if len(left.kept) or not alone:  # else a line that is all there is, and ends on the page: a 1
+            found = left
     stages["thickness"] = found.thickness
     length = np.where(found.at_edge, 0, found.area / found.stroke)
     stages["share"] = float(length[found.kept].sum() / max(length[1:].sum(), 1.0))
     if 0 < stages["share"] < WRITING:
         return []
-    return list(compress(found.parts, ~_cut_off(found)[found.kept]))
+    return [found.part(i) for i in found.kept[~_cut_off(found)[found.kept]].tolist()]
 
 
 def _cut_off(found: Connected) -> np.ndarray:
@@ -310,13 +316,14 @@ def _masks(ink: np.ndarray, floor: np.ndarray) -> tuple[np.ndarray, np.ndarray, 
     faint = cv2.compare(ink, floor, cv2.CMP_GT)
     step = 2 if min(ink.shape) >= 240 else 1  # half the picture tells the pen's strength as well
     strokes = _connected(np.ascontiguousarray(faint[::step, ::step]), faint[::step, ::step], LEAST // step)
-    kept = np.zeros(len(strokes.stats), bool)
+    kept = np.zeros(len(strokes.area), bool)
     kept[strokes.kept] = True
-    strong = ink[::step, ::step][kept[strokes.labels]]
+    strong = ink[::step, ::step].ravel()[strokes.inside[kept[strokes.label]]]
     if not len(strong):
         return (np.zeros_like(ink),) * 3
     level, _ = cv2.threshold(strong, 0, 255, cv2.THRESH_OTSU)
-    pen = float(strong[strong > level].mean()) if (strong > level).any() else float(level)
+    strongest = strong[strong > level]
+    pen = float(strongest.mean()) if len(strongest) else float(level)
     lines, mask, seeds = (cv2.threshold(ink, part * pen, 255, cv2.THRESH_BINARY)[1] for part in (0.25, 0.35, 0.55))
     return lines, mask, cv2.bitwise_and(seeds, faint)
 
@@ -326,28 +333,27 @@ def _floor(ink: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Noise goes both ways and ink one way only, so a region's lower quartile tells its noise however much is written.
     """
-    height, width = ink.shape
-    step = max(1.0, min(height, width) / 64)
-    small = cv2.resize(
-        ink,
-        (round(width / step), round(height / step)),
-        interpolation=cv2.INTER_NEAREST,
-    )
-    window = tuple(min(n, 32) for n in small.shape)
-    regions = np.lib.stride_tricks.sliding_window_view(small, window)[::16, ::16, ::2, ::2]
-    regions = regions.reshape(*regions.shape[:2], -1)
-    places = [regions.shape[2] // 4, regions.shape[2] // 2]
-    quarter, half = np.moveaxis(np.partition(regions, places)[..., places].astype(np.float32), 2, 0)
+    step = max(1.0, min(ink.shape) / 32)
+    height, width = (round(n / step) for n in ink.shape)
+    some = cv2.resize(ink, (width, height), interpolation=cv2.INTER_NEAREST)
+    side = min(16, height, width)  # of a region; each shares half with the next
+    regions = [
+        [some[y : y + side, x : x + side].ravel() for x in range(0, width - side + 1, 8)]
+        for y in range(0, height - side + 1, 8)
+    ]
+    quarter, half = np.sort(regions)[..., [side * side // 4, side * side // 2]].astype(np.float32).transpose(2, 0, 1)
     noise = (half - quarter) / 0.6745  # the quartile of a normal distribution
     floor = np.minimum(half + np.maximum(6 * noise, CONTRAST * (255 - PAPER)), 255)
     return half.astype(np.uint8), floor.astype(np.uint8)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Connected:
     """The connected components of a mask: arrays with one entry a component, number 0 is what lies between them."""
 
     labels: np.ndarray  # H x W: the component of each pixel
+    inside: np.ndarray  # K: the pixels with ink, as places in the flat mask,
+    label: np.ndarray  # and their components
     stats: np.ndarray  # x, y, width, height
     area: np.ndarray  # number of pixels
     stroke: np.ndarray  # thickness in pixels
@@ -355,55 +361,74 @@ class Connected:
     along_edge: np.ndarray  # whether it lies along it, as a table does
     kept: np.ndarray  # numbers of those that are like strokes
     thickness: float  # of the pen, in pixels
+    ends: np.ndarray  # R x 2 x 2: the points (x, y) where ink begins and ends in a row, component after component,
+    starts: np.ndarray  # and where in it each component starts
 
-    @cached_property
-    def parts(self) -> list[Part]:
-        """The kept components."""
-        return [self._part(i) for i in self.kept]
-
-    def _part(self, i: int) -> Part:
+    def part(self, i: int) -> Part:
+        """Component i."""
         x, y, w, h = self.stats[i].tolist()
-        mask = cv2.inRange(self.labels[y : y + h, x : x + w], int(i), int(i))
-        return Part((x, y, x + w, y + h), mask, _outline(mask, x, y), float(self.stroke[i]))
+        mask = cv2.inRange(self.labels[y : y + h, x : x + w], i, i)
+        points = self.ends[self.starts[i] : self.starts[i + 1]].reshape(-1, 2)
+        return Part((x, y, x + w, y + h), mask, points, float(self.stroke[i]))
 
 
 def _connected(mask: np.ndarray, seeds: np.ndarray, least: int = LEAST) -> Connected:
     """The connected components of the mask; kept are those that have seeds and are like strokes of one pen."""
     count, labels = cv2.connectedComponents(mask, connectivity=8)
+    height, width = mask.shape
+    # OpenCV's own statistics go over the paper too and take four times as long. Here: the ink's pixels, then their runs
+    # in the rows, of which there are a tenth as many.
     inside = np.flatnonzero(mask != 0)
     label = labels.ravel()[inside]
-    # OpenCV's own statistics go over the paper too, and take four times as long.
     area = np.bincount(label, minlength=count)
-    order = np.argsort(label, kind="stable")  # by component, each from its top row to its bottom row
-    start = np.cumsum(area[1:]) - area[1:]
-    ys, xs = np.divmod(inside[order], mask.shape[1])
-    x, y, w, h = stats = np.zeros((4, count), int)
-    if len(inside):
-        x[1:], y[1:] = np.minimum.reduceat(xs, start), ys[start]
-        w[1:], h[1:] = np.maximum.reduceat(xs, start) + 1 - x[1:], ys[start + area[1:] - 1] + 1 - y[1:]
     area[0] = 1  # the paper's is of no use, and divided by
+    begins = np.ones(len(inside), bool)
+    np.not_equal(inside[1:], inside[:-1] + 1, out=begins[1:])
+    rows = inside.searchsorted(np.arange(0, mask.size, width))
+    begins[rows[rows < len(inside)]] = True  # a run ends with its row
+    begin = np.flatnonzero(begins)
+    runs = label[begin]
+    order = runs.argsort(kind="stable")  # by component, each from its top row to its bottom row
+    starts = np.zeros(count + 1, int)
+    np.bincount(runs, minlength=count).cumsum(out=starts[1:])
+    last = np.full(len(begin), len(inside) - 1)
+    last[:-1] = begin[1:] - 1
+    y, x0 = np.divmod(inside[begin[order]], width)
+    ends = np.empty((len(begin), 2, 2), np.int32)
+    ends[:, 0, 0], ends[:, 1, 0], ends[:, :, 1] = x0, inside[last[order]] - y * width, y[:, None]
+    stats = np.zeros((count, 4), int)
+    if len(begin):
+        first = starts[1:-1]
+        stats[1:, 0], stats[1:, 1] = np.minimum.reduceat(x0, first), y[first]
+        stats[1:, 2] = np.maximum.reduceat(ends[:, 1, 0], first) + 1
+        stats[1:, 3] = y[starts[2:] - 1] + 1
+        stats[1:, 2:] -= stats[1:, :2]
+    x, y, w, h = stats.T
+    longer = np.maximum(w, h)
     distance = cv2.distanceTransform(mask, cv2.DIST_L2, 3).ravel()[inside]
     # A bar's mean distance to its rim is a quarter of its width; pixels at the rim count as 1 there and lie 1/2 deep.
     stroke = np.maximum(4 * (np.bincount(label, distance, count) / area - 0.5), 1)
     keep = np.bincount(label, seeds.ravel()[inside] != 0, count) >= SEEDS * area
     keep[0] = False
-    keep &= np.maximum(w, h) >= least
+    keep &= longer >= least
     keep &= area >= 4 * stroke**2  # a stroke is longer than thick: a square dot has 2.2, a round one 1.8, a blot 3
-    at_edge = (x == 0) | (y == 0) | (x + w == mask.shape[1]) | (y + h == mask.shape[0])
+    at_edge = (x == 0) | (y == 0) | (x + w == width) | (y + h == height)
     rim = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
-    along_edge = np.bincount(rim, minlength=count) >= 0.5 * np.maximum(w, h)
-    slim = keep & (np.maximum(w, h) >= SLIM * stroke)
-    sure = slim & ~at_edge if (slim & ~at_edge).any() else slim
+    along_edge = np.bincount(rim, minlength=count) >= 0.5 * longer
+    slim = keep & (longer >= SLIM * stroke)
+    sure = slim & ~at_edge
+    sure = sure if sure.any() else slim
     thickness = _weighted_median(stroke[sure], (area / stroke)[sure]) if sure.any() else 1.0
-    keep &= sure.any() & (np.maximum(w, h) >= 3 * thickness)
+    keep &= sure.any() & (longer >= 3 * thickness)
     keep &= stroke <= np.where(at_edge, 1.6, 3) * thickness  # the table, a hand, a shadow come in from the edge
-    return Connected(labels, stats.T, area, stroke, at_edge, along_edge, np.flatnonzero(keep), thickness)
+    kept = np.flatnonzero(keep)
+    return Connected(labels, inside, label, stats, area, stroke, at_edge, along_edge, kept, thickness, ends, starts)
 
 
 def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
-    order = np.argsort(values)
-    total = np.cumsum(weights[order])
-    return float(values[order][np.searchsorted(total, total[-1] / 2)])
+    order = values.argsort()
+    total = weights[order].cumsum()
+    return float(values[order[total.searchsorted(total[-1] / 2)]])
 
 
 def _outline(mask: np.ndarray, x: int = 0, y: int = 0) -> np.ndarray:
@@ -412,18 +437,21 @@ def _outline(mask: np.ndarray, x: int = 0, y: int = 0) -> np.ndarray:
     return (contours[0] if len(contours) == 1 else np.concatenate(contours))[:, 0]
 
 
-def _rulings(mask: np.ndarray, faint: np.ndarray, found: Connected) -> np.ndarray:
+def _rulings(mask: np.ndarray, faint: np.ndarray, found: Connected) -> np.ndarray | None:
     """Long straight thin lines of the mask (rulings, grids, margins), without the pixels where digits cross them.
 
     They are looked for in the faint mask, where they have fewer gaps, if any ink is long enough to be a piece of one.
     """
     least = max(mask.shape) * RULING
+    wide, tall = (found.stats[:, 2:] > least / 2).any(axis=0)
+    if not (wide or tall):
+        return None
     rulings = np.zeros_like(mask)
-    if (found.stats[1:, 2] > least / 2).any():
+    if wide:
         rulings |= _level_lines(mask, faint, found.thickness, least)
-    if (found.stats[1:, 3] > least / 2).any():
+    if tall:
         rulings |= _level_lines(mask.T.copy(), faint.T.copy(), found.thickness, least).T
-    return rulings
+    return rulings if rulings.any() else None
 
 
 def _level_lines(mask: np.ndarray, faint: np.ndarray, thickness: float, least: float) -> np.ndarray:
@@ -468,30 +496,28 @@ def _level_lines(mask: np.ndarray, faint: np.ndarray, thickness: float, least: f
     return cv2.subtract(lines, crossing)
 
 
-def _frames(parts: list[Part]) -> list[Part]:
+def _frames(found: Connected) -> list[Part]:
     """The boxes and circles drawn around others: parts with another one wholly inside and no ink of their own there."""
-    if len(parts) < 2:
-        return []
-    boxes = np.array([part.box for part in parts])
-    margin = np.array([part.stroke for part in parts])[:, None]
-    inside = (boxes[None, :, :2] > boxes[:, None, :2] + margin[..., None]).all(axis=2)
-    inside &= (boxes[None, :, 2:] < boxes[:, None, 2:] - margin[..., None]).all(axis=2)
-    size = boxes[:, 2:] - boxes[:, :2]
-    inside &= size.max(axis=1)[None] > 0.12 * size.min(axis=1)[:, None]
+    boxes, margin = found.stats[found.kept], found.stroke[found.kept, None]
+    first, size = boxes[:, :2], boxes[:, 2:]
+    last, longer, shorter = first + size, size.max(axis=1), size.min(axis=1)
+    inside = longer > 0.12 * shorter[:, None]  # the columns' parts in the rows' parts
+    for k in range(2):
+        inside &= first[:, k] > first[:, k, None] + margin
+        inside &= last[:, k] < last[:, k, None] - margin
     frames = []
-    for part, others in zip(parts, inside):
-        middle = part.mask[part.height // 4 : -(part.height // 4), part.width // 4 : -(part.width // 4)]
-        if others.any() and not middle.any():
+    for i in found.kept[inside.any(axis=1)].tolist():
+        part = found.part(i)
+        if not part.mask[part.height // 4 : -(part.height // 4), part.width // 4 : -(part.width // 4)].any():
             frames.append(part)
     return frames
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Layout:
-    """N parts as arrays: where they lie, and their projection in every direction."""
+    """N parts as arrays: where they lie, seen in every direction."""
 
     parts: list[Part]
-    boxes: np.ndarray  # N x 4: x0, y0, x1, y1
     strokes: np.ndarray  # N: thickness in pixels
     first: np.ndarray  # N x A: where the part begins, projected on the normal of each of ANGLES,
     last: np.ndarray  # and where it ends
@@ -499,70 +525,72 @@ class Layout:
     @classmethod
     def of(cls, parts: list[Part]) -> Layout:
         """The layout of at least one part."""
-        starts = np.cumsum([0] + [len(part.hull) for part in parts[:-1]])
-        across = np.concatenate([part.hull for part in parts]) @ np.stack([-np.sin(ANGLES), np.cos(ANGLES)])
-        first, last = np.minimum.reduceat(across, starts), np.maximum.reduceat(across, starts)
-        return cls(parts, np.array([p.box for p in parts]), np.array([p.stroke for p in parts]), first, last)
+        outlines = [part.outline for part in parts]
+        across = np.concatenate(outlines).astype(np.float32) @ NORMALS
+        starts = list(accumulate(map(len, outlines[:-1]), initial=0))
+        strokes = np.array([part.stroke for part in parts])
+        return cls(parts, strokes, np.minimum.reduceat(across, starts), np.maximum.reduceat(across, starts))
 
     def take(self, index: np.ndarray) -> Layout:
-        """The parts of these numbers, or where the index is true."""
-        index = np.flatnonzero(index) if index.dtype == bool else index
-        parts = [self.parts[i] for i in index]
-        return Layout(parts, self.boxes[index], self.strokes[index], self.first[index], self.last[index])
+        """The parts of these numbers."""
+        parts = [self.parts[i] for i in index.tolist()]
+        return Layout(parts, self.strokes[index], self.first[index], self.last[index])
 
-    def level_boxes(self, slope: int) -> np.ndarray:
-        """N x 4: each part's box (x0, y0, x1, y1) in a picture turned so that text of that slope is level."""
-        ends = self.first, self.last
-        columns, rows = ([end[:, k] for end in ends] for k in (slope - QUARTER, slope))
-        return np.stack([columns[0], rows[0], columns[1] + 1, rows[1] + 1], axis=1)
+    def boxes(self, slope: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Left, top, right and bottom ends of the N parts in a picture turned so that text of that slope is level."""
+        across = slope - QUARTER
+        return self.first[:, across], self.first[:, slope], self.last[:, across] + 1, self.last[:, slope] + 1
 
     def merged(self, i: int, j: int) -> Layout:
         """The same with part j merged into part i."""
-        parts = [*self.parts]
-        parts[i] = parts[i].merged(parts[j])
-        del parts[j]
-        boxes, strokes, first, last = (
-            np.delete(a, j, axis=0) for a in (self.boxes, self.strokes, self.first, self.last)
-        )
-        i -= j < i
-        boxes[i], strokes[i] = parts[i].box, parts[i].stroke
-        first[i], last[i] = np.minimum(first[i], self.first[j]), np.maximum(last[i], self.last[j])
-        return Layout(parts, boxes, strokes, first, last)
+        whole = self.take(np.arange(len(self.parts)))
+        whole.parts[i] = self.parts[i].merged(self.parts[j])
+        whole.strokes[i] = whole.parts[i].stroke
+        whole.first[i] = np.minimum(self.first[i], self.first[j])
+        whole.last[i] = np.maximum(self.last[i], self.last[j])
+        return whole.take(np.flatnonzero(np.arange(len(self.parts)) != j))
 
 
 def _join(layout: Layout, slope: int) -> Layout:
     """Strokes of one digit that came apart, joined again, the nearest first."""
-    while len(layout.parts) > 1:
-        for i, j, limit in _one_digit(layout.level_boxes(slope), layout.strokes):
-            a, b = layout.parts[i].outline, layout.parts[j].outline
-            if (((a[:, None] - b[None]) ** 2).sum(axis=2) <= limit**2).any():
-                layout = layout.merged(i, j)
-                break
-        else:
-            break
+    for i, j, limit in _one_digit(layout, slope):
+        a, b = layout.parts[i].contour, layout.parts[j].contour
+        if (((a[:, None] - b[None]) ** 2).sum(axis=2) <= limit**2).any():
+            return _join(layout.merged(i, j), slope)
     return layout
 
 
-def _one_digit(boxes: np.ndarray, strokes: np.ndarray) -> list[tuple[int, int, float]]:
+def _one_digit(layout: Layout, slope: int) -> list[tuple[int, int, float]]:
     """Pairs of parts that are strokes of one digit if they come as close as the third number says, in pixels.
 
-    boxes: N x 4, level; strokes: N. One above the other, or one a fragment, and not too tall together.
+    One above the other, or one a fragment, and not too tall together.
     """
-    width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
-    typical = _weighted_median(height, height) if len(boxes) > 3 else np.inf
-    gap = np.maximum(boxes[:, None, :2] - boxes[None, :, 2:], boxes[None, :, :2] - boxes[:, None, 2:]).max(axis=2)
-    first, second = np.nonzero(np.triu(gap < 0.2 * np.maximum(height[:, None], height[None]), 1))
-    low, high = np.sort([height[first], height[second]], axis=0)
-    stroke = np.maximum(strokes[first], strokes[second])
-    top, bottom = np.minimum(boxes[first, 1], boxes[second, 1]), np.maximum(boxes[first, 3], boxes[second, 3])
-    shared = np.minimum(boxes[first, 2], boxes[second, 2]) - np.maximum(boxes[first, 0], boxes[second, 0])
+    left, top, right, bottom = layout.boxes(slope)
+    width, height = right - left, bottom - top
+    typical = _weighted_median(height, height) if len(height) > 3 else np.inf
+    small = np.flatnonzero(height <= 0.8 * typical)  # one of the two is
+    if len(height) < 2 or not len(small):
+        return []
+    gap = np.maximum(
+        np.maximum(left, left[small, None]) - np.minimum(right, right[small, None]),
+        np.maximum(top, top[small, None]) - np.minimum(bottom, bottom[small, None]),
+    )
+    near = gap < 0.2 * np.maximum(height, height[small, None])
+    near[np.arange(len(small)), small] = False
+    pair, second = np.nonzero(near)
+    if not len(pair):
+        return []
+    gap, first = gap[pair, second], small[pair]
+    low, high = np.minimum(height[first], height[second]), np.maximum(height[first], height[second])
+    stroke = np.maximum(layout.strokes[first], layout.strokes[second])
+    together = np.maximum(bottom[first], bottom[second]) - np.minimum(top[first], top[second])
+    shared = np.minimum(right[first], right[second]) - np.maximum(left[first], left[second])
     beside = np.where(low <= 0.5 * high, 2 * stroke, np.where(low < 0.75 * high, stroke, 0))
     above = shared >= 0.5 * np.minimum(width[first], width[second])
     limit = np.where(above, np.maximum(2.5 * stroke, 0.12 * high), beside)
-    gap = gap[first, second]
-    fits = (bottom - top <= 1.35 * np.maximum(typical, high)) & (low <= 0.8 * typical) & (gap <= limit)
-    pairs = np.flatnonzero(fits)
-    return [(int(first[k]), int(second[k]), float(limit[k])) for k in pairs[np.argsort(gap[pairs])]]
+    fits = (together <= 1.35 * np.maximum(typical, high)) & (gap <= limit)
+    pairs = np.flatnonzero(fits)[gap[fits].argsort(kind="stable")].tolist()
+    return [(int(first[k]), int(second[k]), float(limit[k])) for k in pairs]
 
 
 # 3. Rows and columns
@@ -575,20 +603,19 @@ def _slope(layout: Layout, about: int = LEVEL, reach: int = 16) -> int:
     """
     if len(layout.parts) < 3:
         return about
-    angles = np.arange(max(QUARTER, about - reach), min(len(ANGLES), about + reach + 1))
+    start = max(QUARTER, about - reach)
+    angles = slice(start, about + reach + 1)
     first, last = layout.first[:, angles], layout.last[:, angles]
     quarter = (last - first) / 4
     occupied = _occupied(first + quarter, last - quarter)
-    return int(angles[np.argmin(occupied * (1 + np.abs(ANGLES[angles])))])
+    return start + int((occupied * (1 + np.abs(ANGLES[angles]))).argmin())
 
 
 def _occupied(first: np.ndarray, last: np.ndarray) -> np.ndarray:
     """The length of the union of the N intervals in each of A columns."""
-    order = np.argsort(first, axis=0)
-    first, last = np.take_along_axis(first, order, 0), np.take_along_axis(last, order, 0)
-    reach = np.maximum.accumulate(last, axis=0)
-    gaps = np.maximum(first[1:] - reach[:-1], 0).sum(axis=0)
-    return reach[-1] - first[0] - gaps
+    first, last = np.sort(first, axis=0), np.sort(last, axis=0)
+    # A gap lies where as many intervals have ended as have begun.
+    return last[-1] - first[0] - np.maximum(first[1:] - last[:-1], 0).sum(axis=0)
 
 
 def _rows(layout: Layout, slope: int) -> list[tuple[list[Part], float]]:
@@ -599,40 +626,42 @@ def _rows(layout: Layout, slope: int) -> list[tuple[list[Part], float]]:
     """
     if not layout.parts:
         return []
-    first, last = layout.first[:, slope], layout.last[:, slope]
+    left, first, right, last = layout.boxes(slope)
     inner = (last - first) / 4  # the middle half counts: strokes reach into the next line
-    rows = [layout.take(row) for row in _bands(first + inner, last - inner)]
+    rows = _bands(first + inner, last - inner)
     if len(rows) > 1:
-        return [line for row in rows for line in _rows(row, _slope(row, slope, 4))]
+        layouts = [layout.take(row) for row in rows]
+        return [line for row in layouts for line in _rows(row, _slope(row, slope, 4))]
     typical = np.sort(last - first)[len(last) // 2]
-    left, right = layout.first[:, slope - QUARTER], layout.last[:, slope - QUARTER]
     if last.max() - first.min() > 2 * typical:
-        columns = [layout.take(column) for column in _bands(left, right, gap=typical)]
-        blocks = [_rows(column, _slope(column, slope, 4)) for column in columns] if len(columns) > 1 else []
+        columns = _bands(left, right, gap=typical)
+        layouts = [layout.take(column) for column in columns] if len(columns) > 1 else []
+        blocks = [_rows(column, _slope(column, slope, 4)) for column in layouts]
         if any(len(lines) > 1 for lines in blocks):
             return [line for lines in blocks for line in lines]
-    row = _digits_only(layout.take(np.argsort(left + right)), slope).parts
-    return [(row, float(ANGLES[slope]))] if row else []
+    row = _digits_only(layout, slope)
+    left, _, right, _ = row.boxes(slope)
+    return [([row.parts[i] for i in (left + right).argsort().tolist()], float(ANGLES[slope]))] if row.parts else []
 
 
 def _bands(first: np.ndarray, last: np.ndarray, gap: float = 0.0) -> list[np.ndarray]:
     """Numbers of parts in groups between which their projections leave more than a `gap` (pixels)."""
-    order = np.argsort(first)
-    reach = np.maximum.accumulate(last[order])
-    return np.split(order, np.flatnonzero(first[order][1:] > reach[:-1] + gap) + 1)
+    order = first.argsort()
+    breaks = np.flatnonzero(first[order[1:]] > np.sort(last)[:-1] + gap) + 1  # as in _occupied
+    return np.split(order, breaks) if len(breaks) else [order]
 
 
 def _digits_only(row: Layout, slope: int, lowest: float = 0.35) -> Layout:
     """A line without its minus signs, dots and commas, much lower than its digits, and what is left of rulings."""
-    boxes = row.level_boxes(slope)  # a digit on a steep line lies down in the picture
-    widths, heights = (boxes[:, 2:] - boxes[:, :2]).T
+    left, top, right, bottom = row.boxes(slope)  # a digit on a steep line lies down in the picture
+    widths, heights = right - left, bottom - top
     weights = np.minimum(heights, widths)
     typical, pen = _weighted_median(heights, weights), _weighted_median(row.strokes, weights)
     low = (heights < lowest * typical) & (row.strokes > 0.4 * pen)
     flat = (widths > 2 * heights) & (heights < 5 * row.strokes)
     long = (heights > 2.5 * typical) & (widths < 0.2 * heights)
     drop = low | flat | long
-    return row.take(~drop) if drop.any() else row
+    return row.take(np.flatnonzero(~drop)) if drop.any() else row
 
 
 # 4. Patches
@@ -645,50 +674,74 @@ def patches(ink: np.ndarray, parts: list[Part], slopes: np.ndarray) -> np.ndarra
     """
     if not parts:
         return np.zeros((0, PATCH, PATCH), np.uint8)
-    counts = [len(part.hull) for part in parts]
-    points, turns = np.concatenate([part.hull for part in parts]).T, np.repeat(slopes, counts)
-    cos, sin = np.cos(turns), np.sin(turns)
-    around = np.stack([cos * points[0] + sin * points[1], cos * points[1] - sin * points[0]])
-    starts = np.cumsum([0, *counts[:-1]])
-    extents = (np.maximum.reduceat(around, starts, 1) - np.minimum.reduceat(around, starts, 1)).max(axis=0) + 1
+    turns, outlines = np.exp(-1j * np.asarray(slopes)), [part.outline for part in parts]
+    counts = [len(outline) for outline in outlines]
+    upright = ((np.concatenate(outlines) @ (1, 1j)) * turns.repeat(counts)).view(float).reshape(-1, 2)  # points (x, y)
+    starts = list(accumulate(counts[:-1], initial=0))
+    first, last = np.minimum.reduceat(upright, starts), np.maximum.reduceat(upright, starts)
+    extents = (last - first).max(axis=1) + 1
     thick = np.array([part.stroke for part in parts]) * BOX / extents
     grow = np.minimum(np.maximum(thick, PEN[0]), PEN[1]) - thick
-    scales = FINE * (BOX - grow) / extents
-    pens = (np.rint(np.abs(grow) * FINE) * np.sign(grow)).astype(int)
-    order = np.argsort(pens)  # those that the same pen goes over lie together, one patch below the other
+    scales = FINE * np.minimum(BOX - grow, PATCH) / extents
+    sizes = np.array([(part.width, part.height) for part in parts])
+    strip, places, centres = _strip(ink, parts, sizes, 1 // np.minimum(scales, 1))
+    # Matrices, N x 2 x 3: each digit is turned, made `scales` times as large, and its centre the patch's.
+    across, down = (scales[:, None] * sizes / places[:, 1:]).T
+    matrices = np.empty((len(parts), 2, 3))
+    matrices[:, 0, 0], matrices[:, 0, 1] = across * turns.real, -down * turns.imag
+    matrices[:, 1, 0], matrices[:, 1, 1] = across * turns.imag, down * turns.real
     side = FINE * PATCH
-    drawn = np.zeros((len(parts) * side, side), np.uint8)
-    for place, i in enumerate(order.tolist()):
-        _draw(ink, parts[i], float(slopes[i]), float(scales[i]), drawn[place * side : (place + 1) * side])
-    starts = [0, *(np.flatnonzero(np.diff(pens[order])) + 1).tolist(), len(parts)]
-    for start, end in zip(starts, starts[1:]):
-        if swell := int(pens[order[start]]):
-            pen = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (1 + abs(swell),) * 2)
-            group = drawn[start * side : end * side]
-            group[:] = cv2.dilate(group, pen) if swell > 0 else cv2.erode(group, pen)
+    matrices[:, :, 2] = (side - 1) / 2 - (matrices[:, :, :2] @ centres[:, :, None])[..., 0]
+    pens = np.rint(grow * FINE).astype(int)
+    order = pens.argsort()  # those that the same pen goes over lie together, one patch below the other
+    drawn = np.empty((len(parts) * side, side), np.uint8)
+    for place, i in zip(range(0, len(drawn), side), order.tolist()):
+        top, width, height = places[i].tolist()
+        digit = strip[top : top + height, :width]
+        cv2.warpAffine(digit, matrices[i], (side, side), drawn[place : place + side])
+    for swell in set(pens.tolist()) - {0}:
+        pen = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (1 + abs(swell),) * 2)
+        start, end = pens[order].searchsorted([swell, swell + 1]) * side
+        drawn[start:end] = (cv2.dilate if swell > 0 else cv2.erode)(drawn[start:end], pen)
     done = np.empty((len(parts), PATCH, PATCH), np.uint8)
-    small = cv2.resize(drawn, (PATCH, len(parts) * PATCH), interpolation=cv2.INTER_AREA)
-    done[order] = small.reshape(len(parts), PATCH, PATCH)
+    done[order] = cv2.resize(drawn, (PATCH, len(parts) * PATCH), interpolation=cv2.INTER_AREA).reshape(done.shape)
     return done
 
 
-def _draw(ink: np.ndarray, digit: Part, slope: float, scale: float, patch: np.ndarray) -> None:
-    """Draw a digit `scale` times as large into a zeroed patch, upright, its centre of mass in the middle."""
-    x0, y0, x1, y1 = digit.box
-    grey = cv2.bitwise_and(ink[y0:y1, x0:x1], cv2.dilate(digit.mask, None))
-    level = max(1.0, cv2.mean(grey, digit.mask)[0])
-    across = down = scale
-    if scale < 1:  # warpAffine looks at four pixels only: average over areas first
-        size = [max(1, round(scale * n)) for n in grey.shape[::-1]]
-        across, down = scale * grey.shape[1] / size[0], scale * grey.shape[0] / size[1]
-        grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
-    grey = cv2.convertScaleAbs(grey, alpha=255 / level)
-    moments = cv2.moments(grey)
-    x, y = (moments[name] / max(moments["m00"], 1) for name in ("m10", "m01"))
-    cos, sin, middle = math.cos(slope), math.sin(slope), (len(patch) - 1) / 2
-    a, b, c, d = across * cos, down * sin, -across * sin, down * cos
-    matrix = np.array([[a, b, middle - a * x - b * y], [c, d, middle - c * x - d * y]])
-    cv2.warpAffine(grey, matrix, patch.shape[::-1], patch)
+def _strip(
+    ink: np.ndarray, parts: list[Part], sizes: np.ndarray, shrink: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The parts' ink, one below the other in one picture, so that what is done to each is done to all in one call.
+
+    sizes: N x 2, width and height of the parts; shrink: N, how many times smaller each is drawn. The strip, uint8, the
+    mean of each part's ink 255; N x 3 int, where in it each begins, its width and its height; N x 2 its centre of mass
+    (x, y), from its upper left corner.
+    """
+    sizes = np.maximum(1, np.rint(sizes / shrink[:, None])).astype(int)
+    rows = np.append(0, (sizes[:, 1] + 1).cumsum())  # an empty row after each
+    places = np.column_stack([rows[:-1], sizes])
+    grey = np.zeros((rows[-1], sizes[:, 0].max()), np.uint8)
+    mask = np.zeros_like(grey)
+    for part, small, (top, width, height) in zip(parts, (shrink > 1).tolist(), places.tolist()):
+        x0, y0, x1, y1 = part.box
+        own, its = ink[y0:y1, x0:x1], part.mask
+        if small:
+            own, its = (cv2.resize(n, (width, height), interpolation=cv2.INTER_AREA) for n in (own, its))
+        grey[top : top + height, :width] = own
+        mask[top : top + height, :width] = its
+    grey = cv2.bitwise_and(grey, cv2.dilate(cv2.threshold(mask, 0, 255, cv2.THRESH_BINARY)[1], NEXT))
+    grey_of_mask = cv2.multiply(grey, mask, scale=1 / 255)
+    sums = [cv2.reduce(n, 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel() for n in (grey_of_mask, mask)]
+    inked, area = np.add.reduceat(sums, rows[:-1], axis=1)
+    levels = np.maximum(inked / np.maximum(area, 1), 1 / 255).astype(np.float32)  # mean of the ink, 0..1
+    heights = sizes[:, 1] + 1
+    strip = cv2.min(grey / levels.repeat(heights)[:, None], 255)
+    weights = np.ones((strip.shape[1], 2), np.float32)
+    weights[:, 1] = np.arange(strip.shape[1])
+    mass, x = (strip @ weights).T
+    y = mass * (np.arange(rows[-1]) - rows[:-1].repeat(heights))
+    mass, *centres = np.add.reduceat([mass, x, y], rows[:-1], axis=1)
+    return strip.astype(np.uint8), places, (centres / np.maximum(mass, 1)).T
 
 
 # 5. What happened
