@@ -63,7 +63,7 @@ def test_a_cut_goes_where_two_discs_touch():
     assert any(abs(part.width - 42) < 6 for part in groups.values())
 
 
-@pytest.mark.parametrize("count, least", [(2, 0.75), (3, 0.6)])
+@pytest.mark.parametrize("count, least", [(2, 0.6), (3, 0.4)])
 def test_strings_of_touching_digits_are_read(digits, reader, count, least):
     right = 0
     for k in range(40):
