@@ -12,8 +12,6 @@ Proceedings of the IEEE 86(11), 1998, section II.B.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -25,6 +23,7 @@ NOT_A_DIGIT = 10  # the class of the eleventh output, in networks that have one
 class LeNet_5(nn.Module):
     """The article's network: N x 1 x 28 x 28 floats (paper 0, ink 1) to N x 10 logits."""
 
+    outputs = DIGITS
     parameters_expected = 431_080
 
     def __init__(self) -> None:
@@ -35,7 +34,7 @@ class LeNet_5(nn.Module):
         self.pool2 = nn.MaxPool2d(kernel_size=2)
         self.fc1 = nn.Linear(50 * 4 * 4, 500)
         self.relu1 = nn.ReLU()
-        self.fc2 = nn.Linear(500, 10)
+        self.fc2 = nn.Linear(500, self.outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """The logits of a batch."""
@@ -102,6 +101,7 @@ class LeNet_5_1998(nn.Module):
     that of 2 w f - |w|^2, for |f|^2 is the same for all classes, and that is a dense layer of 850 parameters.
     """
 
+    outputs = DIGITS
     parameters_expected = 60_000 + 850
 
     def __init__(self) -> None:
@@ -112,7 +112,7 @@ class LeNet_5_1998(nn.Module):
         self.s4 = SubSampling(16)
         self.c5 = nn.Conv2d(16, 120, kernel_size=5)
         self.f6 = nn.Linear(120, 84)
-        self.output = nn.Linear(84, 10)
+        self.output = nn.Linear(84, self.outputs)
         self.squash = ScaledTanh()
         for layer in (self.c1, self.c5, self.f6, self.output):
             bound = 2.4 / layer.weight[0].numel()  # the paper's: evenly within 2.4 / inputs of a unit
@@ -169,8 +169,9 @@ class LeNet_5_Reader(LeNet_5_Modern):
     parameters_expected = 450_027
 
 
-# Every network that --arch can name. Each class states in `parameters_expected` what its source says that it has.
-ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {
+# Every network that --arch can name. Each class states its `outputs`, and in `parameters_expected` what its source says
+# that it has.
+ARCHITECTURES: dict[str, type[nn.Module]] = {
     "article": LeNet_5,
     "1998": LeNet_5_1998,
     "modern": LeNet_5_Modern,

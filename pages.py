@@ -29,11 +29,10 @@ from tqdm import tqdm
 import paper
 import segmentation
 import touching
+from LeNet_5 import NOT_A_DIGIT
 from paper import PENS, Page
 from segmentation import BOX, PATCH, segment
 from utils import write_atomically
-
-NOT_A_DIGIT = 10  # the label, as LeNet_5.NOT_A_DIGIT; not imported, for the processes that make pages need no torch
 
 
 def _signs(text: str) -> dict[str, list[str]]:
@@ -65,7 +64,7 @@ OPERATORS = _signs("""
 """)
 GREEK = _signs("√:04152640 π:0242/1216/3236 Σ:4000230646 θ:20010526454120/0446")
 # Forms that MNIST's writers, Americans of 1990, hardly use: a 1 with a flag, a crossed 7, a closed 4.
-DIGITS = _signs("""
+OTHER_FORMS = _signs("""
     0:20010526454120 1:022026 1:042026 1:022026/0646 2:0110304142060646 3:0040234345361605
     3:0110304132231323344445361605 4:300444/3036 4:100444/3236 4:100444/3036 5:400003334445361605
     5:0003334445361605/0040 6:4011040516364544331304 7:004016 7:004016/0343 7:01004016/1333
@@ -210,7 +209,7 @@ def no_digit(rng: np.random.Generator) -> np.ndarray:
 
 def other_digit(rng: np.random.Generator, digit: int) -> np.ndarray:
     """A patch (28 x 28 uint8) of a digit in a form that MNIST hardly has."""
-    return fit(bent(rng, handwritten(rng, str(rng.choice(DIGITS[str(digit)])), int(rng.integers(3, 10))), 0.8))
+    return fit(bent(rng, handwritten(rng, str(rng.choice(OTHER_FORMS[str(digit)])), int(rng.integers(3, 10))), 0.8))
 
 
 def strip_of(rng: np.random.Generator, digits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

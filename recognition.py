@@ -89,9 +89,7 @@ class Recognizer:
         # The last picture's patches, flat, and what they were read as; one that no patch is like to begin with.
         self.memory = np.full((1, PATCH * PATCH), 1e6, np.float32), np.zeros(1, int), np.zeros(1, np.float32)
         self.now: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # and this one's
-        self.knows_others = (
-            predict(self.model, torch.zeros(1, 28, 28, dtype=torch.uint8, device=self.device)).shape[1] > DIGITS
-        )
+        self.knows_others = self.model.outputs > DIGITS
 
     @property
     def card(self) -> dict:

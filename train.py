@@ -209,7 +209,7 @@ def written(digits: mnist.Digits, count: int, seed: int, opt: options.Options, p
         patches, truth = pages.cut_pages(range(4), images, labels, seed)
     else:
         patches, truth = pages.written(count, images, labels, seed, opt.runs_dir)
-    known = truth < build(opt.arch)(torch.zeros(2, 1, 28, 28)).shape[1]
+    known = truth < ARCHITECTURES[opt.arch].outputs
     images, labels = torch.from_numpy(patches[known]), torch.from_numpy(truth[known])
     images = torch.cat((*(digits.images,) * plain, images))
     labels = torch.cat((*(digits.labels,) * plain, labels))
