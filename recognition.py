@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from LeNet_5 import DIGITS
-from segmentation import PATCH, find
+from segmentation import PATCH, find, patches
 from touching import reread
 from utils import find_checkpoint, load_model, pick_device, predict, sha256
 
@@ -149,8 +149,7 @@ class Recognizer:
         if self.now:
             self.memory, self.now = tuple(map(np.concatenate, zip(*self.now))), []
         found = find(image, single, stages)
-        segments = found.segments()
-        answers = self.classify(segments.patches)
+        answers = self.classify(patches(found.ink, found.digits, found.slopes))
         if self.knows_others and not single:  # else nothing could tell a wrong cut
             found, *answers = reread(found, *answers, self.classify)
         if stages is not None:

@@ -227,17 +227,13 @@ def _within(inner: tuple[int, int, int, int], outer: tuple[int, int, int, int]) 
     return inner[0] >= outer[0] and inner[1] >= outer[1] and inner[2] <= outer[2] and inner[3] <= outer[3]
 
 
-def reread(
+def regroup(
     found: Found, digits: np.ndarray, probabilities: np.ndarray, judge: Callable
 ) -> tuple[Found, np.ndarray, np.ndarray]:
-    """What was found, with touching digits taken apart and broken ones put together where that reads better.
-
-    digits, probabilities: how each part was read, N. judge: called with the candidates' patches (M x 28 x 28
-    uint8), returns their likeliest digits and probabilities. The same three things again.
-    """
+    """What was found, with neighbouring pieces grouped anew where they read better so. In and out as `reread`."""
     again = chains(found, probabilities) if len(found.digits) else []
     if not again:
-        return complete(found, digits, probabilities, judge)
+        return found, digits, probabilities
     heights = line_heights(found)
     lattices = [candidates(found.ink, [found.digits[i] for i in chain], heights[chain[0]]) for chain in again]
     parts = [part for groups, _ in lattices for part in groups.values()]
@@ -259,4 +255,15 @@ def reread(
             entries[chain[0]] = new
     new_parts, lines, slopes, digits, probabilities = zip(*(entry for some in entries for entry in some))
     found = replace(found, digits=list(new_parts), lines=np.array(lines), slopes=np.array(slopes))
-    return complete(found, np.array(digits), np.array(probabilities), judge)
+    return found, np.array(digits), np.array(probabilities)
+
+
+def reread(
+    found: Found, digits: np.ndarray, probabilities: np.ndarray, judge: Callable
+) -> tuple[Found, np.ndarray, np.ndarray]:
+    """What was found, with touching digits taken apart and broken ones put together where that reads better.
+
+    digits, probabilities: how each part was read, N. judge: called with the candidates' patches (M x 28 x 28
+    uint8), returns their likeliest digits and probabilities. The same three things again.
+    """
+    return complete(*regroup(found, digits, probabilities, judge), judge)
