@@ -161,16 +161,16 @@ def whole(ink: np.ndarray) -> Part:
     mask = cv2.threshold(ink, 90, 255, cv2.THRESH_BINARY)[1]
     if not mask.any():
         raise ValueError("there is no ink in the picture")
-    stroke = 4 * (float(cv2.mean(cv2.distanceTransform(mask, cv2.DIST_L2, 3), mask)[0]) - 0.5)  # as in _connected
+    stroke = _thickness(cv2.mean(cv2.distanceTransform(mask, cv2.DIST_L2, 3), mask)[0])
     height, width = mask.shape
-    return Part((0, 0, width, height), mask, _outline(mask), max(stroke, 1.0)).only(mask)
+    return Part((0, 0, width, height), mask, _outline(mask), float(stroke)).only(mask)
 
 
 # 1. Ink
 
 
 def _shrink(image: np.ndarray, part: float = 1.0) -> np.ndarray:
-    """The picture as BGR at (a part of) the working area, averaged over areas so that thin strokes stay."""
+    """The picture as BGR at (a part of) the working area, halved by averages so that thin strokes stay."""
     if image.ndim == 2 or image.shape[2] == 1:
         image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
     image = np.ascontiguousarray(image[..., :3])
@@ -281,7 +281,7 @@ def _parts(ink: np.ndarray, floor: np.ndarray, stages: dict) -> list[Part]:
     for frame in frames:
         x0, y0, x1, y1 = frame.box
         for picture in (lines, mask):
-            picture[y0:y1, x0:x1] &= ~cv2.dilate(frame.mask, np.ones((3, 3), np.uint8))
+            picture[y0:y1, x0:x1] &= ~cv2.dilate(frame.mask, NEXT)
     rulings = _rulings(mask, lines, found)
     if rulings is not None:
         stages["rulings"] = rulings
@@ -406,8 +406,7 @@ def _connected(mask: np.ndarray, seeds: np.ndarray, least: int = LEAST) -> Conne
     x, y, w, h = stats.T
     longer = np.maximum(w, h)
     distance = cv2.distanceTransform(mask, cv2.DIST_L2, 3).ravel()[inside]
-    # A bar's mean distance to its rim is a quarter of its width; pixels at the rim count as 1 there and lie 1/2 deep.
-    stroke = np.maximum(4 * (np.bincount(label, distance, count) / area - 0.5), 1)
+    stroke = _thickness(np.bincount(label, distance, count) / area)
     keep = np.bincount(label, seeds.ravel()[inside] != 0, count) >= SEEDS * area
     keep[0] = False
     keep &= longer >= least
@@ -423,6 +422,12 @@ def _connected(mask: np.ndarray, seeds: np.ndarray, least: int = LEAST) -> Conne
     keep &= stroke <= np.where(at_edge, 1.6, 3) * thickness  # the table, a hand, a shadow come in from the edge
     kept = np.flatnonzero(keep)
     return Connected(labels, inside, label, stats, area, stroke, at_edge, along_edge, kept, thickness, ends, starts)
+
+
+def _thickness(depth: np.ndarray | float) -> np.ndarray:
+    """Strokes' thickness in pixels from the mean of their pixels' distance transform."""
+    # A bar's mean distance to its rim is a quarter of its width; pixels at the rim count as 1 there and lie 1/2 deep.
+    return np.maximum(4 * (depth - 0.5), 1)
 
 
 def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
