@@ -236,7 +236,7 @@ def train_parser() -> Parser:
         type=positive_int,
         metavar="N",
         help="passes over the training set, in all; --EPOCH is an alias; ten times as many of the embedded subset "
-        f"{_recipes('epochs')}",
+        f"without pages {_recipes('epochs')}",
     )
     learning.add_argument(
         "--batch_size", type=positive_int, default=128, metavar="N", help="images a step (default: %(default)s)"

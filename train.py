@@ -259,9 +259,10 @@ def train(opt: options.Options, given: set[str]) -> None:
     seed_everything(opt.seed)
     keep_freed_memory()
     digits = mnist.load(opt.data, train=True)
-    times = SUBSET_TIMES if opt.epochs is None and "subset" in digits.source else 1
+    asked = opt.epochs is not None
     opt.follow_recipe()
-    opt.epochs *= times
+    if not asked and not opt.pages and "subset" in digits.source:  # with pages an epoch is long enough
+        opt.epochs *= SUBSET_TIMES
     print(opt.describe(options.train_parser()))
     training, validation = mnist.split_validation(digits, opt.validation)
     if opt.pages:
