@@ -206,14 +206,17 @@ def _ink(page: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     dark = _dark(page, bright_strokes)
     half = cv2.resize(dark, ((width + 1) // 2, (height + 1) // 2), interpolation=cv2.INTER_AREA)
     bound = _stroke_bound(_dark(small, bright_strokes))
-    side = max(3, round(bound * step))  # in `half` twice the bound: crossings are wider
+    side = max(3, round(bound * step) | 1)  # in `half` twice the bound: crossings are wider; odd, or it moves the edges
     # Eroded, as at the sheet's edge the table's darkness is no ink.
     paper = cv2.erode(_close(half, side), np.ones((max(3, side // 4 | 1),) * 2, np.uint8))
     # Division makes noise grow in the dark: three times at most, then a deep shadow leaves its ink a little weaker.
     samples = paper[:: 1 + height // 64, :: 1 + width // 64].ravel()
     bright = np.partition(samples, 9 * len(samples) // 10)[9 * len(samples) // 10]
-    paper = cv2.max(paper, max(16, int(bright) // 3))
-    paper = cv2.resize(paper, (width, height), interpolation=cv2.INTER_LINEAR)
+    divisor = cv2.max(paper, max(16, int(bright) // 3))
+    lift = cv2.subtract(divisor, paper)  # a dark table is paper, too
+    if cv2.countNonZero(lift):
+        dark = cv2.add(dark, cv2.resize(lift, (width, height), interpolation=cv2.INTER_LINEAR))
+    paper = cv2.resize(divisor, (width, height), interpolation=cv2.INTER_LINEAR)
     ink = cv2.bitwise_not(cv2.divide(dark, paper, scale=255 - PAPER))  # noise goes to both sides of PAPER
     level, floor = (cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR) for small in _floor(ink))
     return cv2.subtract(ink, level), cv2.subtract(floor, level)
@@ -233,18 +236,20 @@ def _bright_on_dark(grey: np.ndarray) -> bool:
     """Whether the strokes are brighter than what they are written on.
 
     Ink covers less than half of any neighbourhood wider than a few strokes: its median is paper, strokes stray from it.
-    At the straight edge of a sheet on a table nothing strays, whichever of the two is the darker and the larger. How
-    wide the strokes are is not known yet: neighbourhoods of several sizes vote.
+    How wide the strokes are is not known yet, so neighbourhoods of several sizes vote, each with how far the picture
+    strays there. The smaller count more: in the large ones a bright sheet on a table is a stroke itself.
     """
     vote = 0.0
-    for short in (72, 36, 18, 9):  # pixels of the shorter side: three of them are a neighbourhood
+    for size, short in enumerate((120, 72, 36, 18, 9)):  # pixels of the shorter side: five are a neighbourhood
         scale = short / min(grey.shape)
         if scale < 1:
-            size = [max(1, round(n * scale)) for n in grey.shape[::-1]]
-            grey = cv2.resize(grey, size, interpolation=cv2.INTER_LINEAR)  # halves, but for the first
-        around = cv2.medianBlur(grey, 3)
+            grey = cv2.resize(
+                grey, [max(1, round(n * scale)) for n in grey.shape[::-1]], interpolation=cv2.INTER_LINEAR
+            )
+        around = cv2.medianBlur(grey, 5)
         above, below = (cv2.norm(cv2.subtract(*pair), cv2.NORM_L2SQR) for pair in ((grey, around), (around, grey)))
-        vote += ((above - below) / max(above + below, 1.0)) ** 3  # the decided ones count
+        decided = (above - below) / max(above + below, 1.0)
+        vote += decided**3 * math.sqrt((above + below) / grey.size) / 3**size
     return vote > 0
 
 

@@ -63,6 +63,24 @@ def test_pages_count_right() -> None:
     assert len(wrong) <= 0.02 * pages, wrong
 
 
+def test_a_sheet_on_a_dark_table() -> None:
+    """A bright sheet is no stroke, however much of the picture is table: its digits are found, in its shadow as well."""
+    wrong = []
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        lines = [paper.pick(rng, IMAGES, LABELS, text) for text in ("496236", "310802", "758749")]
+        made = paper.write_lines(rng, lines, paper.sheet(rng, (640, 480)), height=65)
+        matrix = paper.turned((640, 480), rng.uniform(-9, 9), tuple(rng.uniform(-0.1, 0.1, 2)), rng.uniform(0.6, 0.95))
+        seen = paper.view(made, matrix, (640, 480), tuple(rng.uniform(30, 90, 3)))
+        picture = paper.light(seen.picture, 0.6, rng.uniform(0, 360))
+        edge = rng.uniform(0, 0.9)
+        picture = paper.shadow(picture, [(edge, -0.1), (edge + 0.3, -0.1), (edge + 0.3, 1.1), (edge, 1.1)], 0.4, 0.02)
+        found = segment(paper.camera(rng, picture, blur=0.8, noise=6, jpeg=75))
+        if counts(found) != [6, 6, 6]:
+            wrong.append((seed, counts(found)))
+    assert len(wrong) <= 1, wrong
+
+
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(seed=st.integers(0, 10_000), height=st.floats(24, 200), slope=st.floats(-25, 25))
 def test_polarity_and_size_change_nothing(seed: int, height: float, slope: float) -> None:
