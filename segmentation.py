@@ -138,12 +138,12 @@ def find(image: np.ndarray, single: bool = False, stages: dict | None = None) ->
         return Found(size, 1.0, *(np.zeros((1, 1), np.uint8),) * 2, [], np.zeros(0, np.int32), np.zeros(0))
     for part in (0.25, 1.0):  # of the working area: a pen that is thick enough needs no more, in a quarter of the time
         page = _shrink(image, part)
-        ink, floor = _ink(page)
+        ink, floor, background = _ink(page)
         stages.clear()
         parts = _parts(ink, floor, stages)
         if parts and stages["thickness"] >= THICK:
             break
-    stages.update(page=page, ink=ink)
+    stages.update(page=page, background=background, ink=ink)
     rows: list[tuple[list[Part], float]] = []
     if parts:
         layout = Layout.of(parts)
@@ -194,10 +194,11 @@ def _dark(page: np.ndarray, bright_strokes: bool) -> np.ndarray:
     return cv2.min(cv2.min(first, second), third)
 
 
-def _ink(page: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _ink(page: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """How much darker than the paper around it each pixel is, whatever light and colour, and what of it is only noise.
 
-    Two H x W uint8, 0 = paper: the ink, and what the paper's own texture and noise reach around each pixel.
+    Three H x W uint8: the ink, 0 = paper; what the paper's own texture and noise reach around each pixel; and the
+    background that was divided out, of the negative where strokes are bright.
     """
     height, width = page.shape[:2]
     step = max(1.0, min(height, width) / 120)
@@ -219,7 +220,7 @@ def _ink(page: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     paper = cv2.resize(divisor, (width, height), interpolation=cv2.INTER_LINEAR)
     ink = cv2.bitwise_not(cv2.divide(dark, paper, scale=255 - PAPER))  # noise goes to both sides of PAPER
     level, floor = (cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR) for small in _floor(ink))
-    return cv2.subtract(ink, level), cv2.subtract(floor, level)
+    return cv2.subtract(ink, level), cv2.subtract(floor, level), paper
 
 
 def _close(picture: np.ndarray, side: int) -> np.ndarray:
@@ -760,8 +761,9 @@ def _strip(
 def contact_sheet(image: np.ndarray, segments: Segments, stages: dict) -> np.ndarray:
     """One BGR picture that shows why a digit was found or missed.
 
-    Above: the picture, the ink with the light divided out, the mask. Below: the mask with its row and column profiles
-    (rulings red, what was dropped grey), the boxes in reading order, the patches. `stages` is what `segment` filled.
+    Above: the picture, its background, the ink with that divided out, the mask. Below: the mask with its row and column
+    profiles (rulings red, what was dropped grey), the boxes in reading order, the patches. `stages` is what `segment`
+    filled.
     """
     if "page" not in stages:
         return np.zeros((1, 1, 3), np.uint8) if image.size == 0 else _shrink(image)
@@ -798,15 +800,16 @@ def contact_sheet(image: np.ndarray, segments: Segments, stages: dict) -> np.nda
     tiles = tiles.transpose(0, 2, 1, 3).reshape(tiles.shape[0] * PATCH, -1)
     panels = [
         page,
+        stages["background"],
         cv2.bitwise_not(stages["ink"]),
         cv2.bitwise_not(mask),
         profiled,
         boxed,
         tiles,
     ]
-    names = ["picture", "ink", "mask", "parts and profiles", "boxes", "patches"]
+    names = ["picture", "background", "ink", "mask", "parts and profiles", "boxes", "patches"]
     cells = [_panel(panel, name, page.shape) for panel, name in zip(panels, names)]
-    return np.vstack([np.hstack(cells[:3]), np.hstack(cells[3:])])
+    return np.vstack([np.hstack(cells[:4]), np.hstack([*cells[4:], np.full_like(cells[0], 235)])])
 
 
 def _panel(picture: np.ndarray, name: str, shape: tuple[int, ...]) -> np.ndarray:

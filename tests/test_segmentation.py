@@ -64,7 +64,7 @@ def test_pages_count_right() -> None:
 
 
 def test_a_sheet_on_a_dark_table() -> None:
-    """A bright sheet is no stroke, however much of the picture is table: its digits are found, in its shadow as well."""
+    """A bright sheet is no stroke, however much of the picture is table: its digits are found, in shadow too."""
     wrong = []
     for seed in range(30):
         rng = np.random.default_rng(seed)
@@ -168,6 +168,6 @@ def test_reading_order_on_a_sloped_line() -> None:
 def test_contact_sheet_shows_every_stage() -> None:
     picture, stages = page(1, 60).picture, {}
     sheet = contact_sheet(picture, segment(picture, stages=stages), stages)
-    assert {"page", "ink", "mask", "digits"} <= set(stages) and sheet.ndim == 3 and sheet.shape[1] > 1000
+    assert {"page", "background", "ink", "mask", "digits"} <= set(stages) and sheet.ndim == 3 and sheet.shape[1] > 1000
     blank = np.full((50, 60), 255, np.uint8)
     assert contact_sheet(blank, segment(blank), {}).ndim == 3
