@@ -207,26 +207,27 @@ def _ink(page: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     dark = _dark(page, bright_strokes)
     half = cv2.resize(dark, ((width + 1) // 2, (height + 1) // 2), interpolation=cv2.INTER_AREA)
     bound = _stroke_bound(_dark(small, bright_strokes))
-    side = max(3, round(bound * step) | 1)  # in `half` twice the bound: crossings are wider; odd, or it moves the edges
+    side = max(3, round(bound * step))  # in `half` twice the bound: crossings are wider
     # Eroded, as at the sheet's edge the table's darkness is no ink.
     paper = cv2.erode(_close(half, side), np.ones((max(3, side // 4 | 1),) * 2, np.uint8))
     # Division makes noise grow in the dark: three times at most, then a deep shadow leaves its ink a little weaker.
     samples = paper[:: 1 + height // 64, :: 1 + width // 64].ravel()
     bright = np.partition(samples, 9 * len(samples) // 10)[9 * len(samples) // 10]
     divisor = cv2.max(paper, max(16, int(bright) // 3))
-    lift = cv2.subtract(divisor, paper)  # a dark table is paper, too
+    lift = cv2.subtract(divisor, paper)  # there, too, what is as dark as its paper is paper
     if cv2.countNonZero(lift):
         dark = cv2.add(dark, cv2.resize(lift, (width, height), interpolation=cv2.INTER_LINEAR))
-    paper = cv2.resize(divisor, (width, height), interpolation=cv2.INTER_LINEAR)
-    ink = cv2.bitwise_not(cv2.divide(dark, paper, scale=255 - PAPER))  # noise goes to both sides of PAPER
+    background = cv2.resize(divisor, (width, height), interpolation=cv2.INTER_LINEAR)
+    ink = cv2.bitwise_not(cv2.divide(dark, background, scale=255 - PAPER))  # noise goes to both sides of PAPER
     level, floor = (cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR) for small in _floor(ink))
-    return cv2.subtract(ink, level), cv2.subtract(floor, level), paper
+    return cv2.subtract(ink, level), cv2.subtract(floor, level), background
 
 
 def _close(picture: np.ndarray, side: int) -> np.ndarray:
     """Dark places narrower than a square of that side filled up with what is around; the picture goes on beyond its
     border, or a strip of table along it would be narrow.
     """
+    side |= 1  # an even square has no middle, and would move every edge by a pixel
     height, width = picture.shape[:2]
     wide = cv2.copyMakeBorder(picture, side, side, side, side, cv2.BORDER_REPLICATE)
     wide = cv2.morphologyEx(wide, cv2.MORPH_CLOSE, np.ones((side, side), np.uint8))
@@ -241,16 +242,15 @@ def _bright_on_dark(grey: np.ndarray) -> bool:
     strays there. The smaller count more: in the large ones a bright sheet on a table is a stroke itself.
     """
     vote = 0.0
-    for size, short in enumerate((120, 72, 36, 18, 9)):  # pixels of the shorter side: five are a neighbourhood
+    for coarser, short in enumerate((120, 72, 36, 18, 9)):  # pixels of the shorter side: five are a neighbourhood
         scale = short / min(grey.shape)
         if scale < 1:
-            grey = cv2.resize(
-                grey, [max(1, round(n * scale)) for n in grey.shape[::-1]], interpolation=cv2.INTER_LINEAR
-            )
+            size = [max(1, round(n * scale)) for n in grey.shape[::-1]]
+            grey = cv2.resize(grey, size, interpolation=cv2.INTER_LINEAR)
         around = cv2.medianBlur(grey, 5)
         above, below = (cv2.norm(cv2.subtract(*pair), cv2.NORM_L2SQR) for pair in ((grey, around), (around, grey)))
         decided = (above - below) / max(above + below, 1.0)
-        vote += decided**3 * math.sqrt((above + below) / grey.size) / 3**size
+        vote += decided**3 * math.sqrt((above + below) / grey.size) / 3**coarser
     return vote > 0
 
 
@@ -264,7 +264,7 @@ def _stroke_bound(dark: np.ndarray) -> int:
     for side in sides:
         while step < side // 7:  # what is closed already has nothing as narrow as that: fewer pixels tell the same
             closed, step = closed[::2, ::2], 2 * step
-        closed = _close(closed, side // step | 1)
+        closed = _close(closed, side // step)
         depths = cv2.subtract(cv2.resize(closed, some.shape[::-1], interpolation=cv2.INTER_LINEAR), some)
         filled.append(int(np.partition(depths.ravel(), most)[most]))
     for side, now, wider in zip(sides, filled, filled[1:]):
