@@ -47,7 +47,7 @@ AUGMENT = {  # arguments of mnist.augment
     "elastic": {"shear": 0.15, "elastic": 0.8, "thickness": 0.5, "untouched": 0.3},
 }
 SUBSET_TIMES = 10  # as many epochs of the embedded subset, unless --epochs says so: one is a 15th of MNIST's
-PLAIN = 2  # times that each plain image is in an epoch with pages: else pages outweigh MNIST
+PLAIN = 3  # times that each plain image is in an epoch with pages: else pages outweigh MNIST
 VALIDATION_PAGES = 0.06  # of --pages, written with the validation digits
 WARM_UP = 100  # steps over which the rate rises from 0: Adam's first steps are large, and here they kill units
 AN_EPOCH = 60_000  # images; the schedule counts images seen, so it is the same for data sets of any size
@@ -76,11 +76,14 @@ def moving_average(keep: float) -> Callable:
 def pick_precision(name: str, device: torch.device) -> torch.dtype:
     """The dtype of the multiplications. auto: bf16 where the hardware multiplies it natively, else fp32.
 
-    Without such hardware bf16 is emulated, and here an epoch took 7 times as long (benchmarks/).
+    Without such hardware bf16 is emulated, and an epoch took 7 times as long on an AVX2 processor.
     """
     if name == "auto":
-        amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-        native = torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else amx()
+        if device.type == "cuda":
+            native = torch.cuda.is_bf16_supported(including_emulation=False)
+        else:  # AMX, or AVX-512's own instruction; a PyTorch that can't tell has neither
+            asked = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+            native = any(getattr(torch.cpu, name, bool)() for name in asked)
         name = "bf16" if device.type in ("cuda", "cpu") and native else "fp32"
     return {"bf16": torch.bfloat16, "fp32": torch.float32}[name]
 
