@@ -33,8 +33,9 @@ RULING = 0.4  # of the picture's longer side: a straight line of that length is 
 SEEDS = 0.1  # of a part's pixels are strong ink: blurred thin strokes have a third, noise and shadows none
 WRITING = 0.3  # of all ink's length is strokes of one pen: 0.7 and more on a page, 0.1 in a photo of a cat or a tree
 THICK = 2.5  # pixels: strokes that a mask keeps whole; MNIST's are 2 to 4 pixels in a patch
-SLIM = 3.5  # strokes: no digit is shorter; the thickest of MNIST's has 3.9, one in a hundred less than 5
+SLIM = 3.0  # strokes: no digit is shorter; the thickest of MNIST's has 3.9, a small and blurred one 3
 LEAST = 7  # pixels: the lowest raster in which ten digits differ (the 5 x 7 fonts)
+NOISY = 4  # of 255: where three quarters of all neighbours differ by that, noise has a deviation of 9: smoothed
 CONTRAST = 0.08  # of the paper's brightness: fainter than that is no ink to the eye either
 
 
@@ -219,6 +220,10 @@ def _ink(page: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         dark = cv2.add(dark, cv2.resize(lift, (width, height), interpolation=cv2.INTER_LINEAR))
     background = cv2.resize(divisor, (width, height), interpolation=cv2.INTER_LINEAR)
     ink = cv2.bitwise_not(cv2.divide(dark, background, scale=255 - PAPER))  # noise goes to both sides of PAPER
+    if width > 1:
+        rough = cv2.absdiff(ink[::8, 1::2], ink[::8, : width // 2 * 2 : 2]).ravel()  # of neighbours, ink's among them
+        if np.partition(rough, len(rough) // 4)[len(rough) // 4] >= NOISY:
+            ink = cv2.GaussianBlur(ink, (3, 3), 0)
     level, floor = (cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR) for small in _floor(ink))
     return cv2.subtract(ink, level), cv2.subtract(floor, level), background
 
@@ -410,13 +415,13 @@ def _connected(mask: np.ndarray, seeds: np.ndarray, least: int = LEAST) -> Conne
         stats[1:, 3] = y[starts[2:] - 1] + 1
         stats[1:, 2:] -= stats[1:, :2]
     x, y, w, h = stats.T
-    longer = np.maximum(w, h)
+    longer = np.maximum(np.maximum(w, h), 0.8 * np.hypot(w, h))  # the second: of a stroke that lies aslant
     distance = cv2.distanceTransform(mask, cv2.DIST_L2, 3).ravel()[inside]
     stroke = _thickness(np.bincount(label, distance, count) / area)
     keep = np.bincount(label, seeds.ravel()[inside] != 0, count) >= SEEDS * area
     keep[0] = False
     keep &= longer >= least
-    keep &= area >= 4 * stroke**2  # a stroke is longer than thick: a square dot has 2.2, a round one 1.8, a blot 3
+    keep &= area >= 3.4 * stroke**2  # a stroke is longer than thick: a square dot has 2.2, a round one 1.8, a blot 3
     at_edge = (x == 0) | (y == 0) | (x + w == width) | (y + h == height)
     rim = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
     along_edge = np.bincount(rim, minlength=count) >= 0.5 * longer
@@ -574,7 +579,7 @@ def _join(layout: Layout, slope: int) -> Layout:
 def _one_digit(layout: Layout, slope: int) -> list[tuple[int, int, float]]:
     """Pairs of parts that are strokes of one digit if they come as close as the third number says, in pixels.
 
-    One above the other, or one a fragment, and not too tall together.
+    One above the other, or one a fragment, and together neither too tall nor wider than a digit.
     """
     left, top, right, bottom = layout.boxes(slope)
     width, height = right - left, bottom - top
@@ -595,11 +600,12 @@ def _one_digit(layout: Layout, slope: int) -> list[tuple[int, int, float]]:
     low, high = np.minimum(height[first], height[second]), np.maximum(height[first], height[second])
     stroke = np.maximum(layout.strokes[first], layout.strokes[second])
     together = np.maximum(bottom[first], bottom[second]) - np.minimum(top[first], top[second])
+    broad = np.maximum(right[first], right[second]) - np.minimum(left[first], left[second])
     shared = np.minimum(right[first], right[second]) - np.maximum(left[first], left[second])
     beside = np.where(low <= 0.5 * high, 2 * stroke, np.where(low < 0.75 * high, stroke, 0))
     above = shared >= 0.5 * np.minimum(width[first], width[second])
     limit = np.where(above, np.maximum(2.5 * stroke, 0.12 * high), beside)
-    fits = (together <= 1.35 * np.maximum(typical, high)) & (gap <= limit)
+    fits = (together <= 1.35 * np.maximum(typical, high)) & (broad <= 1.1 * together) & (gap <= limit)
     pairs = np.flatnonzero(fits)[gap[fits].argsort(kind="stable")].tolist()
     return [(int(first[k]), int(second[k]), float(limit[k])) for k in pairs]
 
@@ -669,7 +675,7 @@ def _digits_only(row: Layout, slope: int, lowest: float = 0.35) -> Layout:
     weights = np.minimum(heights, widths)
     typical, pen = _weighted_median(heights, weights), _weighted_median(row.strokes, weights)
     low = (heights < lowest * typical) & (row.strokes > 0.4 * pen)
-    flat = (widths > 2 * heights) & (heights < 5 * row.strokes)
+    flat = (widths > 2 * heights) & (heights < 3.5 * row.strokes)
     long = (heights > 2.5 * typical) & (widths < 0.2 * heights)
     drop = low | flat | long
     return row.take(np.flatnonzero(~drop)) if drop.any() else row
