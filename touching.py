@@ -19,9 +19,10 @@ import numpy as np
 
 from segmentation import Found, Part, patches
 
-CUTS = 7  # at most, for each square of a component
-LEAST_INK = 0.04  # of a digit's ink: paths that differ by less are one
-NEAREST = 0.06  # heights: paths closer than that in the middle row are one
+CUTS = 12  # at most, for each square of a component
+THROUGH = 0.3, 0.5, 0.7  # of the height: rows through whose places paths are looked for
+LEAST_INK = 0.05  # of a digit's ink: paths that divide it so much alike are one
+NEAREST = 0.06  # heights: paths closer than that in such a row are one
 PAPER_COST, ASIDE_COST = 0.02, 0.1  # of a step on paper and of one aside; a step through full ink costs 1 more
 INK = 60  # of 255: more is ink
 WIDEST = 1.6  # heights: no digit is wider
@@ -29,7 +30,9 @@ NEAR = 0.15  # heights: ink that came apart is not farther apart
 AROUND = 0.35  # heights: how far from a digit's box ink that may belong to it is looked for
 SHARED = math.log(0.8)  # score of a piece that two digits share
 SURE = 0.6  # probability: what is read with it is not looked at again
-ACCEPTED = 0.6  # probability that every digit of a new grouping must have
+ACCEPTED = 0.6  # probability that every digit of a new grouping must have,
+ACCEPTED_OF_LETTER = 0.8  # and where it may be one letter instead
+LETTER = 0.85, 1.1  # heights: of touching digits 2 % are narrower than the first, of letters 1 % wider than the second
 LEAST = 1e-3  # probability: one bad piece is enough
 
 
@@ -37,45 +40,48 @@ def cuts(ink: np.ndarray, height: float) -> np.ndarray:
     """Where touching digits may be taken apart: paths from top to bottom that cross little ink.
 
     ink: h x w uint8, 0 = paper. height: of a digit in pixels. K x h int: the column that each of the paths takes in
-    each row, the leftmost first. The cheapest path through each place of the middle row is found by
-    dynamic programming; those are kept that are cheaper than their neighbours.
+    each row, the leftmost first. The cheapest path through each place of a few rows is found by dynamic programming;
+    those are kept that are cheaper than the others that divide the ink alike.
     """
     rows, width = ink.shape
     cost = ink.astype(np.float32) / 255 + PAPER_COST
-    middle = rows // 2
-    above, below = _cheapest(cost[: middle + 1]), _cheapest(cost[middle:][::-1])
-    through = above[-1] + below[-1] - cost[middle]
-    starts: list[int] = []
-    for x in np.argsort(through, kind="stable").tolist():
-        if all(abs(x - other) >= NEAREST * height for other in starts):
-            starts.append(x)
-    up, down = _follow(above, np.array(starts)), _follow(below, np.array(starts))
-    paths = np.concatenate([up[::-1], down[1:]]).T
-    written = ink > INK
-    left = (written & (np.arange(width) <= paths[:, :, None])).sum(axis=(1, 2)) / max(1, np.count_nonzero(written))
+    above, below = _cheapest(cost), _cheapest(cost[::-1])[::-1]
+    prices, paths = [], []
+    for y in {int(at * rows) for at in THROUGH}:
+        through = above[y, 1:-1] + below[y, 1:-1] - cost[y]
+        starts: list[int] = []
+        for x in np.argsort(through, kind="stable").tolist():
+            if all(abs(x - other) >= NEAREST * height for other in starts):
+                starts.append(x)
+        up, down = _follow(above[: y + 1], np.array(starts)), _follow(below[y:][::-1], np.array(starts))
+        prices.append(through[starts])
+        paths.append(np.concatenate([up[::-1], down[1:]]).T)
+    paths = np.concatenate(paths)[np.concatenate(prices).argsort(kind="stable")]  # the cheapest first
+    y, x = np.nonzero(ink > INK)
+    left = x <= paths[:, y]  # what of the ink each path leaves on its left
+    share = left.mean(axis=1)
     least = LEAST_INK * min(1.0, height / width)  # of a digit's ink, as a share of all
     kept: list[int] = []
-    for k in range(len(paths)):  # the cheapest first
-        ends = (0.0, 1.0, *(left[other] for other in kept))
-        if len(kept) < CUTS * width / height and min(abs(left[k] - end) for end in ends) > least:
+    for k in np.flatnonzero((share > least) & (share < 1 - least)).tolist():
+        if len(kept) < CUTS * width / height and ((left[k] != left[kept]).mean(axis=1) > least).all():
             kept.append(k)
-    return paths[sorted(kept, key=left.__getitem__)]
+    return paths[sorted(kept, key=share.__getitem__)]
 
 
 def _cheapest(cost: np.ndarray) -> np.ndarray:
-    """h x w: the least sum of costs on a path from the first row to each place, a column at most aside a row down."""
-    total = cost.copy()
-    for y in range(1, len(cost)):
-        before = np.pad(total[y - 1], 1, constant_values=np.inf)
-        total[y] += np.minimum(before[1:-1], np.minimum(before[:-2], before[2:]) + ASIDE_COST)
+    """h x (w + 2): the least sum of costs on a path from the first row to each place, a column at most aside a row
+    down; infinite in the column before the first and in that after the last.
+    """
+    total = np.pad(cost, ((0, 0), (1, 1)), constant_values=np.inf)
+    for before, row in zip(total, total[1:]):
+        row[1:-1] += np.minimum(before[1:-1], np.minimum(before[:-2], before[2:]) + ASIDE_COST)
     return total
 
 
 def _follow(total: np.ndarray, x: np.ndarray) -> np.ndarray:
     """h x K: the columns of the cheapest paths to the columns x of the last row, from that row back to the first."""
     path = [x]
-    for y in range(len(total) - 2, -1, -1):
-        before = np.pad(total[y], 1, constant_values=np.inf)
+    for before in total[-2::-1]:
         options = np.stack([before[x + 1], before[x] + ASIDE_COST, before[x + 2] + ASIDE_COST])
         x = x + np.array([0, -1, 1])[options.argmin(axis=0)]
         path.append(x)
@@ -150,14 +156,20 @@ def chains(found: Found, probabilities: np.ndarray) -> list[list[int]]:
     boxes = np.array([part.box for part in found.digits], float).reshape(-1, 4)
     height = line_heights(found)
     width, tall = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
-    # Among digits a narrow thing in doubt is two digits, among letters it is one.
-    among_digits = np.array([(probabilities[found.lines == line] >= SURE).mean() >= 0.5 for line in found.lines])
-    wide = width > np.where(among_digits, 0.5, 0.85) * height
+    wide = width > np.where(among_digits(found, probabilities), 0.5, LETTER[0]) * height
     doubtful = (probabilities < SURE) & (wide | (tall < 0.8 * height))
     near = (found.lines[1:] == found.lines[:-1]) & (boxes[1:, 0] - boxes[:-1, 2] < NEAR * height[1:])
     near &= doubtful[1:] | doubtful[:-1]
     groups = np.split(np.arange(len(boxes)), np.flatnonzero(~near) + 1)
     return [group.tolist() for group in groups if doubtful[group].any()]
+
+
+def among_digits(found: Found, probabilities: np.ndarray) -> np.ndarray:
+    """N bool: whether half of what stands in the same line is surely digits.
+
+    There a narrow thing in doubt is two digits; elsewhere V, n and ^ would fall into 1s.
+    """
+    return np.array([(probabilities[found.lines == line] >= SURE).mean() >= 0.5 for line in found.lines])
 
 
 def line_heights(found: Found) -> np.ndarray:
@@ -235,6 +247,7 @@ def regroup(
     if not again:
         return found, digits, probabilities
     heights = line_heights(found)
+    digits_around = among_digits(found, probabilities)
     lattices = [candidates(found.ink, [found.digits[i] for i in chain], heights[chain[0]]) for chain in again]
     parts = [part for groups, _ in lattices for part in groups.values()]
     slopes = [found.slopes[chain[0]] for chain, (groups, _) in zip(again, lattices) for _ in groups]
@@ -247,7 +260,9 @@ def regroup(
         place = np.arange(start, start + len(groups))
         start += len(groups)
         kept = [place[k] for k in best_grouping(list(groups), their_probabilities[place], count)]
-        if kept and their_probabilities[kept].min() >= ACCEPTED:
+        width = sum(found.digits[i].width for i in chain)
+        maybe_letter = not digits_around[chain[0]] and width < LETTER[1] * heights[chain[0]]
+        if kept and their_probabilities[kept].min() >= (ACCEPTED_OF_LETTER if maybe_letter else ACCEPTED):
             line, slope = found.lines[chain[0]], found.slopes[chain[0]]
             new = [(parts[k], line, slope, their_digits[k], their_probabilities[k]) for k in kept]
             for i in chain:
