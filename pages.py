@@ -71,10 +71,11 @@ OTHER_FORMS = _signs("""
     8:3010010213334445361605041333424130 9:4130100102133342/4046 9:4130100102133342/404536
 """)
 FACES = (cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_DUPLEX, cv2.FONT_HERSHEY_SCRIPT_SIMPLEX)  # Pillow's: for tests
+TURNED, MIRRORED = (2, 3, 4, 5, 6, 7, 9), (3, 4, 6, 7, 9)  # digits that a quarter turn or a mirror makes none
 Patches = tuple[np.ndarray, np.ndarray]  # n x 28 x 28 uint8 and their labels, n int64
 CANVAS = 96  # pixels that a symbol is drawn in before it becomes a patch
 OTHERS = 0.12  # of the digits on pages are not MNIST's
-STRINGS = 3  # of touching digits, for each page
+STRINGS, SIGNS = 8, 12  # of touching digits, and alone, for each page
 PER_CHUNK = 16  # pages that a process makes at a time
 
 
@@ -115,17 +116,32 @@ def symbol(text: str, face: int | None, thickness: int = 5) -> np.ndarray:
 
 
 def handwritten(rng: np.random.Generator, strokes: str, thickness: int) -> np.ndarray:
-    """A sign written by hand, CANVAS x CANVAS uint8, bright on 0. strokes: as in LETTERS."""
+    """A sign written by hand, CANVAS x CANVAS uint8, bright on 0. strokes: as in LETTERS.
+
+    Now and then with a broad nib, whose strokes are thick in one direction and thin in the other, or with serifs.
+    """
     lines = []
     wide, round_off = rng.uniform(0.6, 1.1), int(rng.integers(0, 3))
+    serif = rng.uniform(0.3, 0.7) if rng.random() < 0.15 else 0.0
     for stroke in strokes.split("/"):
         points = np.array([int(c) for c in stroke], float).reshape(-1, 2) - (2, 4)
         points = (points + rng.normal(0, 0.18, points.shape)) * (wide, 1)
+        if serif:
+            lines += [end + [[-serif, 0], [serif, 0]] for end in (points[0], points[-1])]
         for _ in range(round_off):  # Chaikin's corner cutting
             between = np.stack([0.75 * points[:-1] + 0.25 * points[1:], 0.25 * points[:-1] + 0.75 * points[1:]], 1)
             points = np.vstack([points[:1], between.reshape(-1, 2), points[-1:]])
-        lines.append(np.rint((CANVAS / 2 + 9 * points) * 16).astype(np.int32))
+        lines.append(points)
+    lines = [np.rint((CANVAS / 2 + 9 * points) * 16).astype(np.int32) for points in lines]
     ink = np.zeros((CANVAS, CANVAS), np.uint8)
+    if thickness > 4 and rng.random() < 0.25:
+        cv2.polylines(ink, lines, False, 255, 2, cv2.LINE_AA, 4)
+        nib = np.zeros((thickness, thickness), np.uint8)
+        angle = rng.uniform(0, np.pi)
+        reach = (thickness - 1) / 2 * np.array([np.cos(angle), np.sin(angle)])
+        ends = np.rint((thickness - 1) / 2 + np.outer((-1, 1), reach)).astype(int).tolist()
+        cv2.line(nib, *ends, 1)
+        return cv2.dilate(ink, nib)
     cv2.polylines(ink, lines, False, 255, thickness, cv2.LINE_AA, 4)
     return ink
 
@@ -192,10 +208,18 @@ def bent(rng: np.random.Generator, ink: np.ndarray, strength: float = 1.0) -> np
     return cv2.remap(ink, map_x.astype(np.float32), map_y.astype(np.float32), cv2.INTER_LINEAR)
 
 
-def no_digit(rng: np.random.Generator) -> np.ndarray:
-    """A patch (28 x 28 uint8) of something to be written that is not a digit: a letter, operator or drawing."""
+def no_digit(rng: np.random.Generator, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """A patch (28 x 28 uint8) of something to be written that is not a digit: a letter, operator or drawing.
+
+    Or one of the digits (N x 28 x 28 uint8, N labels), turned or mirrored: a hand's strokes, and no digit any more.
+    """
+    if rng.random() < 0.1:
+        row = rng.integers(len(images))
+        quarters, mirrored = ((1, False), (3, False), (0, True))[rng.integers(3)]
+        if labels[row] in (MIRRORED if mirrored else TURNED):
+            return np.rot90(images[row][:, ::-1] if mirrored else images[row], quarters).copy()
     kind, thickness = rng.random(), int(rng.integers(3, 10))
-    signs = LETTERS if rng.random() < 0.72 else OPERATORS
+    signs = LETTERS if rng.random() < 0.65 else OPERATORS
     if kind < 0.5:
         ink = handwritten(
             rng, str(rng.choice([form for forms in (*signs.values(), *GREEK.values()) for form in forms])), thickness
@@ -235,36 +259,65 @@ def strip_of(rng: np.random.Generator, digits: np.ndarray) -> tuple[np.ndarray, 
     return strip[:, :right], owners[:, :, :right]
 
 
+def seen(rng: np.random.Generator, ink: np.ndarray) -> np.ndarray:
+    """Ink (h x w uint8, bright on 0) as a camera sees it: blurred, noisy, its contrast stretched."""
+    ink = cv2.GaussianBlur(ink, (0, 0), rng.uniform(0.3, 0.03 * len(ink)))
+    ink = cv2.add(ink, rng.normal(0, rng.uniform(0, 10), ink.shape), dtype=cv2.CV_8U)
+    return cv2.convertScaleAbs(ink, alpha=rng.uniform(1.0, 1.3))
+
+
 def cut_strings(rng: np.random.Generator, images: np.ndarray, labels: np.ndarray, number: int) -> Patches:
     """What touching.py's candidate cuts make of strings of touching digits: right ones and as many wrong ones."""
     patches, truth = [], []
     for _ in range(number):
-        rows = rng.integers(len(images), size=1 + int(rng.choice(3, p=[0.15, 0.6, 0.25])))
+        rows = rng.integers(len(images), size=1 + int(rng.choice(3, p=[0.15, 0.55, 0.3])))
         signs, names = images[rows].copy(), labels[rows].copy()
         if rng.random() < 0.25:
-            signs[0], names[0] = no_digit(rng), NOT_A_DIGIT
+            signs[0], names[0] = no_digit(rng, images, labels), NOT_A_DIGIT
         order = rng.permutation(len(rows))
         names = names[order]
         strip, owners = strip_of(rng, signs[order])
         size = tuple(int(n * rng.uniform(1.1, 2.4)) for n in strip.shape[::-1])
-        ink = cv2.resize(strip, size, interpolation=cv2.INTER_CUBIC)
+        ink = seen(rng, cv2.resize(strip, size, interpolation=cv2.INTER_CUBIC))
         owners = np.stack([cv2.resize(owner.astype(np.uint8), size) > 0 for owner in owners])
         slope = float(rng.normal(0, 0.1))
-        groups, _ = touching.candidates(ink, [segmentation.whole(ink)], 0.7 * size[1])
-        right, wrong = [], []
-        for piece in groups.values():
-            x0, y0, x1, y1 = piece.box
-            own = (owners[:, y0:y1, x0:x1] & (piece.mask > 0)).sum(axis=(1, 2))
-            recall, purity = own / owners.sum(axis=(1, 2)), own / max(1, np.count_nonzero(piece.mask))
-            best = int(recall.argmax())
-            if recall[best] > 0.85 and purity[best] > 0.8:
-                right.append((piece, names[best]))
-            elif (recall[best] < 0.65 or purity[best] < 0.6) and piece.width >= 0.45 * piece.height:  # else maybe a 1
-                wrong.append((piece, NOT_A_DIGIT))
-        some = rng.permutation(len(wrong))[: 1 + len(right)]
-        kept = right + [wrong[k] for k in some]
-        patches.append(segmentation.patches(ink, [piece for piece, _ in kept], [slope] * len(kept)))
-        truth += [label for _, label in kept]
+        pieces = list(touching.candidates(ink, [segmentation.whole(ink)], 0.7 * size[1])[0].values())
+        if not pieces:
+            continue
+        own = np.array(
+            [
+                np.count_nonzero(owners[:, y0:y1, x0:x1] & (piece.mask > 0), axis=(1, 2))
+                for piece in pieces
+                for x0, y0, x1, y1 in [piece.box]
+            ]
+        )  # P x digits: pixels shared
+        recall = own / owners.sum(axis=(1, 2))
+        purity = own / np.array([max(1, np.count_nonzero(piece.mask)) for piece in pieces])[:, None]
+        alike = recall * purity / np.maximum(recall + purity - recall * purity, 1e-9)  # intersection over union
+        best = recall.argmax(axis=1)
+        recall, purity = (n[np.arange(len(pieces)), best] for n in (recall, purity))
+        right = (recall > 0.85) & (purity > 0.8)
+        for digit, piece in enumerate(alike.argmax(axis=0)):  # the best that cuts can do, if it is nearly right
+            right[piece] |= best[piece] == digit and alike[piece, digit] > 0.6
+        slim = np.array([piece.width < 0.45 * piece.height for piece in pieces])  # maybe a 1
+        wrong = np.flatnonzero(~right & ~slim & ((recall < 0.65) | (purity < 0.6)))
+        right = rng.permutation(np.flatnonzero(right))
+        right = np.concatenate([right[best[right] == digit][:2] for digit in range(len(rows))])  # many are nearly one
+        kept = np.concatenate([right, rng.permutation(wrong)[: 1 + len(right)]])
+        patches.append(segmentation.patches(ink, [pieces[k] for k in kept], [slope] * len(kept)))
+        truth += [*names[best[right]], *[NOT_A_DIGIT] * (len(kept) - len(right))]
+    return np.concatenate(patches), np.array(truth, np.int64)
+
+
+def cut_signs(rng: np.random.Generator, images: np.ndarray, labels: np.ndarray, number: int) -> Patches:
+    """Signs as segmentation cuts them out of paper: three that are no digits for each digit of another form."""
+    patches, truth = [], []
+    for _ in range(number):
+        digit = int(rng.integers(10)) if rng.random() < 0.25 else NOT_A_DIGIT
+        sign = no_digit(rng, images, labels) if digit == NOT_A_DIGIT else other_digit(rng, digit)
+        ink = seen(rng, cv2.resize(sign, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC))
+        patches.append(segmentation.patches(ink, [segmentation.whole(ink)], [rng.normal(0, 0.1)]))
+        truth.append(digit)
     return np.concatenate(patches), np.array(truth, np.int64)
 
 
@@ -295,7 +348,7 @@ def random_page(rng: np.random.Generator, images: np.ndarray, labels: np.ndarray
         rows = rng.integers(len(images), size=per_line)
         patches, truth = images[rows].copy(), labels[rows].astype(np.int64)
         for k in np.flatnonzero(rng.random(per_line) < others):
-            patches[k], truth[k] = no_digit(rng), NOT_A_DIGIT
+            patches[k], truth[k] = no_digit(rng, images, labels), NOT_A_DIGIT
         for k in np.flatnonzero((rng.random(per_line) < OTHERS) & (truth != NOT_A_DIGIT)):
             patches[k] = other_digit(rng, int(truth[k]))
         lines.append((patches, truth))
@@ -362,7 +415,7 @@ def label_segments(page: Page, boxes: np.ndarray) -> np.ndarray:
 def cut_pages(numbers: Iterable[int], images: np.ndarray, labels: np.ndarray, seed: int) -> Patches:
     """What segmentation cuts out of the pages of these numbers: n x 28 x 28 uint8 and n int64 (10: not a digit).
 
-    With what candidate cuts make of a few strings of touching digits for each page.
+    With what candidate cuts make of a few strings of touching digits for each page, and a few signs alone.
     """
     patches, truth = [np.zeros((0, PATCH, PATCH), np.uint8)], [np.zeros(0, np.int64)]
     for number in numbers:
@@ -370,9 +423,12 @@ def cut_pages(numbers: Iterable[int], images: np.ndarray, labels: np.ndarray, se
         page = random_page(rng, images, labels)
         segments = segment(page.picture)
         found = label_segments(page, segments.boxes)
-        cut, their = cut_strings(rng, images, labels, STRINGS)
-        patches += [segments.patches[found >= 0], cut]
-        truth += [found[found >= 0], their]
+        patches.append(segments.patches[found >= 0])
+        truth.append(found[found >= 0])
+        for cut, number in ((cut_strings, STRINGS), (cut_signs, SIGNS)):
+            more, their = cut(rng, images, labels, number)
+            patches.append(more)
+            truth.append(their)
     return np.concatenate(patches), np.concatenate(truth)
 
 

@@ -18,9 +18,9 @@ def digits():
     return mnist.load_subset()
 
 
-def test_what_is_no_digit_is_drawn_as_a_patch():
+def test_what_is_no_digit_is_drawn_as_a_patch(digits):
     rng = np.random.default_rng(0)
-    patches = [pages.no_digit(rng) for _ in range(200)]
+    patches = [pages.no_digit(rng, *digits) for _ in range(200)]
     for patch in patches:
         assert patch.shape == (28, 28) and patch.dtype == np.uint8 and patch.max() > 128
         _, _, w, h = cv2.boundingRect((patch > 0).astype(np.uint8))
