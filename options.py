@@ -19,7 +19,7 @@ RECIPES = {
     "article": {"epochs": 6, "augment": "affine", "lr": 3e-3, "lr_decay": 0.5, "ema": 0.995, "pages": 0},
     "1998": {"epochs": 20, "augment": "affine", "lr": 3e-3, "lr_decay": 0.8, "ema": 0.995, "pages": 0},
     "modern": {"epochs": 40, "augment": "elastic", "lr": 3e-3, "lr_decay": 0.87, "ema": 0.999, "pages": 0},
-    "reader": {"epochs": 12, "augment": "elastic", "lr": 3e-3, "lr_decay": 0.87, "ema": 0.999, "pages": 2000},
+    "reader": {"epochs": 10, "augment": "elastic", "lr": 3e-3, "lr_decay": 0.93, "ema": 0.999, "pages": 3000},
 }
 SAMPLES = Path(__file__).parent / "samples"
 
