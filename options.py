@@ -16,10 +16,10 @@ from pathlib import Path
 DEFAULT_WEIGHTS = Path(__file__).parent / "weights" / "reader.pt"
 # What train.py does with each network unless the command line says otherwise (how it was found: docs/NETWORKS.md).
 RECIPES = {
-    "article": {"epochs": 6, "augment": "affine", "lr": 3e-3, "lr_decay": 0.5, "ema": 0.995, "pages": 0},
-    "1998": {"epochs": 20, "augment": "affine", "lr": 3e-3, "lr_decay": 0.8, "ema": 0.995, "pages": 0},
-    "modern": {"epochs": 40, "augment": "elastic", "lr": 3e-3, "lr_decay": 0.87, "ema": 0.999, "pages": 0},
-    "reader": {"epochs": 10, "augment": "elastic", "lr": 3e-3, "lr_decay": 0.93, "ema": 0.999, "pages": 3000},
+    "article": {"epochs": 6, "augment": "affine", "lr_decay": 0.5, "ema": 0.995, "pages": 0, "precision": "auto"},
+    "1998": {"epochs": 20, "augment": "affine", "lr_decay": 0.8, "ema": 0.995, "pages": 0, "precision": "fp32"},
+    "modern": {"epochs": 40, "augment": "elastic", "lr_decay": 0.87, "ema": 0.999, "pages": 0, "precision": "auto"},
+    "reader": {"epochs": 10, "augment": "elastic", "lr_decay": 0.93, "ema": 0.999, "pages": 3000, "precision": "auto"},
 }
 SAMPLES = Path(__file__).parent / "samples"
 
@@ -241,7 +241,9 @@ def train_parser() -> Parser:
     learning.add_argument(
         "--batch_size", type=positive_int, default=128, metavar="N", help="images a step (default: %(default)s)"
     )
-    learning.add_argument("--lr", type=positive, metavar="RATE", help=f"AdamW's highest learning rate {_recipes('lr')}")
+    learning.add_argument(
+        "--lr", type=positive, default=3e-3, metavar="RATE", help="AdamW's highest learning rate (default: %(default)s)"
+    )
     learning.add_argument(
         "--lr_decay",
         type=fraction,
@@ -272,8 +274,7 @@ def train_parser() -> Parser:
     machine.add_argument(
         "--precision",
         choices=("auto", "fp32", "bf16"),
-        default="auto",
-        help="arithmetic; auto: bf16 where the hardware multiplies it natively, else fp32 (default: auto)",
+        help=f"arithmetic; auto: bf16 where the hardware multiplies it natively, else fp32 {_recipes('precision')}",
     )
     run = parser.add_argument_group("run")
     run.add_argument("--name", metavar="NAME", help="of the run's folder (default: date and time)")

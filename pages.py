@@ -127,7 +127,7 @@ def handwritten(rng: np.random.Generator, strokes: str, thickness: int) -> np.nd
         points = np.array([int(c) for c in stroke], float).reshape(-1, 2) - (2, 4)
         points = (points + rng.normal(0, 0.18, points.shape)) * (wide, 1)
         if serif:
-            lines += [end + [[-serif, 0], [serif, 0]] for end in (points[0], points[-1])]
+            lines += [np.add(end, [[-serif, 0], [serif, 0]]) for end in (points[0], points[-1])]
         for _ in range(round_off):  # Chaikin's corner cutting
             between = np.stack([0.75 * points[:-1] + 0.25 * points[1:], 0.25 * points[:-1] + 0.75 * points[1:]], 1)
             points = np.vstack([points[:1], between.reshape(-1, 2), points[-1:]])
@@ -266,6 +266,18 @@ def seen(rng: np.random.Generator, ink: np.ndarray) -> np.ndarray:
     return cv2.convertScaleAbs(ink, alpha=rng.uniform(1.0, 1.3))
 
 
+def enlarged(strip: np.ndarray, owners: np.ndarray, zoom: float, smooth: bool) -> tuple[np.ndarray, np.ndarray]:
+    """What `strip_of` gives, `zoom` times as large; smooth: drawn anew with clean edges, as a pen would."""
+    if not smooth:
+        size = tuple(int(n * zoom) for n in strip.shape[::-1])
+        ink = cv2.resize(strip, size, interpolation=cv2.INTER_CUBIC)
+        return ink, np.stack([cv2.resize(owner.astype(np.uint8), size) > 0 for owner in owners])
+    ink = np.uint8(255 * paper.ink_of(strip, zoom * BOX)[0])
+    corner, old = (np.array(cv2.boundingRect((n > 127).astype(np.uint8))[:2]) for n in (ink, strip))
+    matrix = np.column_stack([zoom * np.eye(2), corner - zoom * old])
+    return ink, np.stack([cv2.warpAffine(owner.astype(np.uint8), matrix, ink.shape[::-1]) > 0 for owner in owners])
+
+
 def cut_strings(rng: np.random.Generator, images: np.ndarray, labels: np.ndarray, number: int) -> Patches:
     """What touching.py's candidate cuts make of strings of touching digits: right ones and as many wrong ones."""
     patches, truth = [], []
@@ -277,11 +289,10 @@ def cut_strings(rng: np.random.Generator, images: np.ndarray, labels: np.ndarray
         order = rng.permutation(len(rows))
         names = names[order]
         strip, owners = strip_of(rng, signs[order])
-        size = tuple(int(n * rng.uniform(1.1, 2.4)) for n in strip.shape[::-1])
-        ink = seen(rng, cv2.resize(strip, size, interpolation=cv2.INTER_CUBIC))
-        owners = np.stack([cv2.resize(owner.astype(np.uint8), size) > 0 for owner in owners])
+        ink, owners = enlarged(strip, owners, rng.uniform(1.1, 2.4), smooth=rng.random() < 0.6)
+        ink = seen(rng, ink)
         slope = float(rng.normal(0, 0.1))
-        pieces = list(touching.candidates(ink, [segmentation.whole(ink)], 0.7 * size[1])[0].values())
+        pieces = list(touching.candidates(ink, [segmentation.whole(ink)], 0.7 * len(ink))[0].values())
         if not pieces:
             continue
         own = np.array(

@@ -1,0 +1,121 @@
+"""What each stage of the segmentation brings: all is read again with one stage switched off at a time.
+
+    PHOTOS_DIR=photos python benchmarks/ablation.py
+
+PHOTOS_DIR is a folder with images/ and labels.json (a list of {"file", "kind", "lines"}). A row a stage: the photos'
+digit error rate (edit distance over digits written) by kind, false digits a picture where there are none, and how many
+of 80 pages composed as in tests/test_segmentation.py have the right number of boxes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from unittest.mock import patch
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+import cv2
+import numpy as np
+from test_demo import errors_between
+from test_segmentation import composed
+from tqdm import tqdm
+
+import options
+import recognition
+import segmentation
+import touching
+from recognition import Recognizer
+from utils import UserError, read_image, run_script
+
+PAGES = 80
+
+
+def evenly_lit(picture: np.ndarray, _: int) -> np.ndarray:
+    """A background that is the same everywhere: the paper's level in most of the picture."""
+    return np.full_like(picture, np.quantile(picture, 0.75))
+
+
+def no_noise(ink: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A floor that knows of the least contrast only."""
+    level = np.full((2, 2), np.median(ink), np.uint8)
+    return level, level + int(segmentation.CONTRAST * (255 - segmentation.PAPER))
+
+
+STAGES = {  # what is switched off: where, which name, what stands in for it
+    "nothing": (),
+    "polarity by votes (mean grey instead)": (segmentation, "_bright_on_dark", lambda grey: grey.mean() < 128),
+    "colour (grey instead of the darkest channel)": (
+        *(segmentation, "_dark"),
+        lambda page, bright: cv2.bitwise_not(grey_of(page)) if bright else grey_of(page),
+    ),
+    "background divided out": (segmentation, "_close", evenly_lit),
+    "noise floor": (segmentation, "_floor", no_noise),
+    "noisy pictures smoothed": (segmentation, "NOISY", 256),
+    "rulings": (segmentation, "_rulings", lambda *_: None),
+    "frames": (segmentation, "_frames", lambda found: []),
+    "is it writing at all": (segmentation, "WRITING", 0.0),
+    "pieces at the edge": (segmentation, "_cut_off", lambda found: np.zeros_like(found.at_edge)),
+    "joining broken strokes": (segmentation, "_join", lambda layout, slope: layout),
+    "punctuation": (segmentation, "_digits_only", lambda row, *_: row),
+    "slope": (segmentation, "_slope", lambda *_: segmentation.LEVEL),
+    "pen brought near MNIST's": (segmentation, "PEN", (0.0, 99.0)),
+    "touching digits taken apart": (touching, "regroup", lambda *found_and_read: found_and_read[:-1]),
+    "doubtful digits completed": (touching, "complete", lambda *found_and_read: found_and_read[:-1]),
+    "both of these": (recognition, "reread", lambda *found_and_read: found_and_read[:-1]),
+}
+
+
+def grey_of(page: np.ndarray) -> np.ndarray:
+    """BGR to grey."""
+    return cv2.cvtColor(page, cv2.COLOR_BGR2GRAY)
+
+
+def measure(recognizer: Recognizer, photos: Path, labels: list[dict]) -> list[float]:
+    """The row's figures: error rates in per cent of plain and hard pages and single digits, false digits, pages."""
+    errors, written, negatives = {}, {}, 0
+    for row in labels:
+        read = "".join(recognizer.read(read_image(photos / "images" / row["file"])).lines)
+        kind, truth = row["kind"], "".join(row["lines"])
+        errors[kind] = errors.get(kind, 0) + errors_between(truth, read)
+        written[kind] = written.get(kind, 0) + len(truth)
+        negatives += not truth
+    rates = [100 * errors[kind] / written[kind] for kind in ("page_plain", "page_hard", "single")]
+    right = 0
+    for seed in range(PAGES):
+        made, _ = composed(seed)
+        right += len(segmentation.segment(made.picture).boxes) == len(made.labels)
+    return [*rates, errors["negative"] / negatives, 100 * right / PAGES]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure and print; the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", default=options.DEFAULT_WEIGHTS, metavar="FILE_OR_RUN")
+    opt = parser.parse_args(argv)
+
+    def body() -> None:
+        if not os.environ.get("PHOTOS_DIR"):
+            raise UserError("set PHOTOS_DIR to a folder with images/ and labels.json")
+        photos = Path(os.environ["PHOTOS_DIR"])
+        labels = json.loads((photos / "labels.json").read_text(encoding="utf-8"))
+        recognizer = Recognizer(opt.weights, "cpu", options.demo_parser().get_default("min_confidence"))
+        print("| switched off | plain % | hard % | single % | false digits | composed pages right % |")
+        print("| --- | --- | --- | --- | --- | --- |")
+        for name, switched in tqdm(STAGES.items(), unit="stage", leave=False):
+            if switched:
+                with patch.object(*switched):
+                    figures = measure(recognizer, photos, labels)
+            else:
+                figures = measure(recognizer, photos, labels)
+            print(f"| {name} | " + " | ".join(f"{value:.1f}" for value in figures) + " |", flush=True)
+
+    return run_script(body)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
