@@ -60,6 +60,8 @@ OPERATORS = _signs("""
     +:2226/0444 -:0444 =:0343/0545 *:2226/0345/4305 %:4006/0010110100/3545463635 ?:01103041322324/2627
     &:4612112031220405162643 @:343323243444434130100105163646 #:1016/3036/0242/0444
     $:413010010213334445361605/2027 (:30111536 ):10313516 [:30101636 ]:10303616 {:30212213242536
+    (:3012141638 (:2012141628 ):1032343618 ):2032343628 [:20101828 ]:20303828 ?:01103041322324 ?:02103042332425
+    >:024406 >:003408 <:420446 <:401448
     }:10212233242516 <:410345 >:014305 ~:04133544 ^:042144
 """)
 GREEK = _signs("√:04152640 π:0242/1216/3236 Σ:4000230646 θ:20010526454120/0446")
@@ -121,11 +123,11 @@ def handwritten(rng: np.random.Generator, strokes: str, thickness: int) -> np.nd
     Now and then with a broad nib, whose strokes are thick in one direction and thin in the other, or with serifs.
     """
     lines = []
-    wide, round_off = rng.uniform(0.6, 1.1), int(rng.integers(0, 3))
+    wide, round_off, shaky = rng.uniform(0.6, 1.1), int(rng.integers(0, 3)), rng.uniform(0.03, 0.2)
     serif = rng.uniform(0.3, 0.7) if rng.random() < 0.15 else 0.0
     for stroke in strokes.split("/"):
         points = np.array([int(c) for c in stroke], float).reshape(-1, 2) - (2, 4)
-        points = (points + rng.normal(0, 0.18, points.shape)) * (wide, 1)
+        points = (points + rng.normal(0, shaky, points.shape)) * (wide, 1)
         if serif:
             lines += [np.add(end, [[-serif, 0], [serif, 0]]) for end in (points[0], points[-1])]
         for _ in range(round_off):  # Chaikin's corner cutting

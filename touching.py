@@ -19,9 +19,9 @@ import numpy as np
 
 from segmentation import Found, Part, patches
 
-CUTS = 12  # at most, for each square of a component
+CUTS = 20  # at most, for each square of a component
 THROUGH = 0.3, 0.5, 0.7  # of the height: rows through whose places paths are looked for
-LEAST_INK = 0.05  # of a digit's ink: paths that divide it so much alike are one
+LEAST_INK = 0.03  # of a digit's ink: paths that divide it so much alike are one
 NEAREST = 0.06  # heights: paths closer than that in such a row are one
 PAPER_COST, ASIDE_COST = 0.02, 0.1  # of a step on paper and of one aside; a step through full ink costs 1 more
 INK = 60  # of 255: more is ink
@@ -156,7 +156,8 @@ def chains(found: Found, probabilities: np.ndarray) -> list[list[int]]:
     boxes = np.array([part.box for part in found.digits], float).reshape(-1, 4)
     height = line_heights(found)
     width, tall = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
-    wide = width > np.where(among_digits(found, probabilities), 0.5, LETTER[0]) * height
+    may_be_two = among_digits(found, probabilities) | (len(boxes) == 1)
+    wide = width > np.where(may_be_two, 0.5, LETTER[0]) * height
     doubtful = (probabilities < SURE) & (wide | (tall < 0.8 * height))
     near = (found.lines[1:] == found.lines[:-1]) & (boxes[1:, 0] - boxes[:-1, 2] < NEAR * height[1:])
     near &= doubtful[1:] | doubtful[:-1]
@@ -167,7 +168,7 @@ def chains(found: Found, probabilities: np.ndarray) -> list[list[int]]:
 def among_digits(found: Found, probabilities: np.ndarray) -> np.ndarray:
     """N bool: whether half of what stands in the same line is surely digits.
 
-    There a narrow thing in doubt is two digits; elsewhere V, n and ^ would fall into 1s.
+    There a narrow thing in doubt is two digits; elsewhere it may be a letter: V, n and ^ would fall into 1s.
     """
     return np.bincount(found.lines, probabilities >= SURE)[found.lines] >= 0.5 * np.bincount(found.lines)[found.lines]
 
@@ -265,7 +266,9 @@ def regroup(
         kept = [place[k] for k in best_grouping(list(groups), their_probabilities[place], count)]
         width = sum(found.digits[i].width for i in chain)
         maybe_letter = not digits_around[chain[0]] and width < LETTER[1] * heights[chain[0]]
-        if kept and their_probabilities[kept].min() >= (ACCEPTED_OF_LETTER if maybe_letter else ACCEPTED):
+        least = ACCEPTED_OF_LETTER if maybe_letter else ACCEPTED
+        strokes = maybe_letter and (their_digits[kept] == 1).all()
+        if kept and not strokes and their_probabilities[kept].min() >= least:
             line, slope = found.lines[chain[0]], found.slopes[chain[0]]
             new = [(parts[k], line, slope, their_digits[k], their_probabilities[k]) for k in kept]
             for i in chain:
