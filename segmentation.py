@@ -253,9 +253,9 @@ def _bright_on_dark(grey: np.ndarray) -> bool:
             size = [max(1, round(n * scale)) for n in grey.shape[::-1]]
             grey = cv2.resize(grey, size, interpolation=cv2.INTER_LINEAR)
         around = cv2.medianBlur(grey, 5)
-        above, below = (cv2.norm(cv2.subtract(*pair), cv2.NORM_L2SQR) for pair in ((grey, around), (around, grey)))
-        decided = (above - below) / max(above + below, 1.0)
-        vote += decided**3 * math.sqrt((above + below) / grey.size) / 3**coarser
+        apart, above = cv2.norm(grey, around, cv2.NORM_L2SQR), cv2.norm(cv2.subtract(grey, around), cv2.NORM_L2SQR)
+        decided = (2 * above - apart) / max(apart, 1.0)  # from -1, all below its surroundings, to 1
+        vote += decided**3 * math.sqrt(apart / grey.size) / 3**coarser
     return vote > 0
 
 

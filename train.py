@@ -28,7 +28,7 @@ from tqdm import tqdm
 import mnist
 import options
 import pages
-from LeNet_5 import ARCHITECTURES, build, to_input
+from LeNet_5 import ARCHITECTURES, NOT_A_DIGIT, build, to_input
 from utils import (
     UserError,
     find_checkpoint,
@@ -48,6 +48,7 @@ AUGMENT = {  # arguments of mnist.augment
 }
 SUBSET_TIMES = 10  # as many epochs of the embedded subset, unless --epochs says so: one is a 15th of MNIST's
 PLAIN = 3  # times that each plain image is in an epoch with pages: else pages outweigh MNIST
+RARER = 0.3  # odds of "not a digit" on paper, of those in training: letters, signs and bad cuts are half of all there
 VALIDATION_PAGES = 0.06  # of --pages, written with the validation digits
 WARM_UP = 100  # steps over which the rate rises from 0: Adam's first steps are large, and here they kill units
 AN_EPOCH = 60_000  # images; the schedule counts images seen, so it is the same for data sets of any size
@@ -230,11 +231,15 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 
 
 def cooled(network: nn.Module, temperature: float) -> dict[str, Tensor]:
-    """The network's state with its logits divided by the temperature: its last layer's weights and biases are."""
+    """The network's state as it is used: its last layer divided by the temperature, and so its logits.
+
+    "Not a digit" is made as much less likely as it is rarer on paper than in training (Bayes: the odds are multiplied).
+    """
     state = {name: value.clone() for name, value in network.state_dict().items()}
     last = [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear)][-1]
     for name in (f"{last}.weight", f"{last}.bias"):
         state[name] /= temperature
+    state[f"{last}.bias"][NOT_A_DIGIT:] += math.log(RARER)
     return state
 
 
