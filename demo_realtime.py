@@ -331,6 +331,7 @@ def demo_realtime(opt: options.Options) -> int:
             raise UserError(f"{error}; say --serve to look with a browser, or --headless with --json FILE") from error
     # Batches are small and three threads share the processor: a second one for the network would only be waited for.
     torch.set_num_threads(1)
+    cv2.setNumThreads(1)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill ends as Ctrl-C does
     recognizer = Recognizer(options.weights_paths(opt)[0], opt.device, remember=True)
