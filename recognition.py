@@ -17,7 +17,7 @@ import torch
 from LeNet_5 import DIGITS
 from segmentation import PATCH, find, patches
 from touching import reread
-from utils import find_checkpoint, load_model, pick_device, predict, sha256
+from utils import find_checkpoint, load_model, multiplies_bf16, pick_device, predict, sha256
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,8 @@ class Recognizer:
         self.file = find_checkpoint(Path(weights))
         self.device = pick_device(device)
         self.model, self.checkpoint = load_model(self.file, self.device)
+        if self.device.type == "cpu" and multiplies_bf16(self.device):  # half the time, and the digits are the same
+            self.model = self.model.to(torch.bfloat16)
         self.min_confidence, self.remember = min_confidence, remember
         # The last picture's patches, flat, and what they were read as; one that no patch is like to begin with.
         self.memory = np.full((1, PATCH * PATCH), 1e6, np.float32), np.zeros(1, int), np.zeros(1, np.float32)

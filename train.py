@@ -34,6 +34,7 @@ from utils import (
     find_checkpoint,
     keep_freed_memory,
     load_checkpoint,
+    multiplies_bf16,
     pick_device,
     predict,
     run_script,
@@ -75,17 +76,9 @@ def moving_average(keep: float) -> Callable:
 
 
 def pick_precision(name: str, device: torch.device) -> torch.dtype:
-    """The dtype of the multiplications. auto: bf16 where the hardware multiplies it natively, else fp32.
-
-    Without such hardware bf16 is emulated, and an epoch took 7 times as long on an AVX2 processor.
-    """
+    """The dtype of the multiplications. auto: bf16 where the hardware multiplies it natively, else fp32."""
     if name == "auto":
-        if device.type == "cuda":
-            native = torch.cuda.is_bf16_supported(including_emulation=False)
-        else:  # AMX, or AVX-512's own instruction; a PyTorch that can't tell has neither
-            asked = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-            native = any(getattr(torch.cpu, name, bool)() for name in asked)
-        name = "bf16" if device.type in ("cuda", "cpu") and native else "fp32"
+        name = "bf16" if multiplies_bf16(device) else "fp32"
     return {"bf16": torch.bfloat16, "fp32": torch.float32}[name]
 
 
