@@ -77,7 +77,7 @@ def is_blank(image: np.ndarray) -> bool:
 
 
 class LiveReader:
-    """Reads frames one at a time in a thread of its own."""
+    """Reads frames one at a time: in a thread of its own for those who look, or at once."""
 
     def __init__(self, recognizer: Recognizer, tracker: Tracker | None) -> None:
         """tracker: None where each frame is a picture for itself."""
@@ -86,9 +86,10 @@ class LiveReader:
 
     def start(self, frame: Frame, stages: bool) -> Future[LiveReading]:
         """Begin to read a frame; `stages`: keep what the segmentation made."""
-        return self.pool.submit(self._read, frame, {} if stages else None)
+        return self.pool.submit(self.read, frame, {} if stages else None)
 
-    def _read(self, frame: Frame, stages: dict | None) -> LiveReading:
+    def read(self, frame: Frame, stages: dict | None = None) -> LiveReading:
+        """Read a frame; `stages` is filled with what the segmentation made."""
         if is_blank(frame.image):
             reading = Reading(frame.image.shape[1], frame.image.shape[0], ())
         else:
@@ -160,9 +161,9 @@ class Live:
     def take(self, frame: Frame) -> None:
         """Have a frame read, and show it."""
         if not self.looked_at:
-            ahead = self.begin(frame)  # while it is read, the one before is drawn and recorded
-            self.finish()
-            self.pending = ahead
+            self.begun += 1
+            self.collect(self.reader.read(frame))
+            self.output(frame)
             return
         self.pending = self.pending or self.begin(frame)
         wait([self.pending], timeout=PATIENCE / self.capture.fps)
@@ -181,8 +182,6 @@ class Live:
         if self.pending:
             reading, self.pending = self.pending.result(), None
             self.collect(reading)
-            if not self.looked_at:
-                self.output(reading.frame)
 
     def output(self, frame: Frame) -> None:
         """Draw a frame for whoever wants it."""

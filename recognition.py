@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from LeNet_5 import DIGITS
-from segmentation import PATCH, find, patches
-from touching import reread
+from segmentation import PATCH, Found, find, patches
+from touching import SURE, reread
 from utils import find_checkpoint, load_model, multiplies_bf16, pick_device, predict, sha256
 
 
@@ -71,6 +71,20 @@ class Reading:
 ALIKE = 12.0  # of 255: two patches that differ less than that (root of the mean square) are the same to the eye
 
 
+def _flat(patches: np.ndarray) -> np.ndarray:
+    """Patches N x 28 x 28 as N x 784 float32."""
+    return patches.reshape(len(patches), PATCH * PATCH).astype(np.float32)
+
+
+def _nearest(pixels: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each of N flat patches the most similar of M seen ones: its number, and whether it is the same to the eye."""
+    if not len(seen):
+        return np.zeros(len(pixels), int), np.zeros(len(pixels), bool)
+    apart = (pixels**2).sum(1)[:, None] - 2 * pixels @ seen.T + (seen**2).sum(1)  # |a - b|^2 of all pairs at once
+    nearest = apart.argmin(axis=1)
+    return nearest, apart[np.arange(len(nearest)), nearest] <= ALIKE**2 * pixels.shape[1]
+
+
 class Recognizer:
     """A trained network that reads pictures."""
 
@@ -91,6 +105,7 @@ class Recognizer:
         # The last picture's patches, flat, and what they were read as; one that no patch is like to begin with.
         self.memory = np.full((1, PATCH * PATCH), 1e6, np.float32), np.zeros(1, int), np.zeros(1, np.float32)
         self.now: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # and this one's
+        self.in_vain = self.memory[0]  # patches in doubt that looking again has left as they were
         self.knows_others = self.model.outputs > DIGITS
 
     @property
@@ -107,12 +122,11 @@ class Recognizer:
             return np.zeros(0, int), np.zeros(0)
         if not self.remember:
             return self._classify(patches)
+        # What was read stays in memory as it was read: nothing can creep away from it.
         seen, digit, confidence = self.memory
-        pixels = patches.reshape(len(patches), -1).astype(np.float32)
-        # |a - b|^2 of all pairs at once. What was read stays in memory as it was read: nothing can creep away from it.
-        apart = (pixels**2).sum(1)[:, None] - 2 * pixels @ seen.T + (seen**2).sum(1)
-        known = apart.argmin(axis=1)
-        new = apart[np.arange(len(known)), known] > ALIKE**2 * pixels.shape[1]
+        pixels = _flat(patches)
+        known, alike = _nearest(pixels, seen)
+        new = ~alike
         digit, confidence, seen = digit[known], confidence[known], seen[known]
         if new.any():
             digit[new], confidence[new] = self._classify(patches[new])
@@ -124,6 +138,17 @@ class Recognizer:
         logits = predict(self.model, torch.from_numpy(patches).to(self.device))
         confidence, digit = torch.softmax(logits, 1)[:, :DIGITS].cpu().max(1)
         return digit.numpy(), confidence.numpy()
+
+    def _look_again(
+        self, found: Found, drawn: np.ndarray, digits: np.ndarray, probabilities: np.ndarray
+    ) -> tuple[Found, np.ndarray, np.ndarray]:
+        """`reread`, but not of what it left as it was in the picture before. drawn: the digits' patches."""
+        doubtful = _flat(drawn[probabilities < SURE])
+        if self.remember and _nearest(doubtful, self.in_vain)[1].all():
+            return found, digits, probabilities
+        again = reread(found, digits, probabilities, self.classify)
+        self.in_vain = doubtful if again[0].digits == found.digits else self.in_vain[:0]
+        return again
 
     @torch.inference_mode()
     def activations(self, patch: np.ndarray) -> dict[str, np.ndarray]:
@@ -151,9 +176,10 @@ class Recognizer:
         if self.now:
             self.memory, self.now = tuple(map(np.concatenate, zip(*self.now))), []
         found = find(image, single, stages)
-        answers = self.classify(patches(found.ink, found.digits, found.slopes))
+        drawn = patches(found.ink, found.digits, found.slopes)
+        answers = self.classify(drawn)
         if self.knows_others and not single:  # else nothing could tell a wrong cut
-            found, *answers = reread(found, *answers, self.classify)
+            found, *answers = self._look_again(found, drawn, *answers)
         if stages is not None:
             stages |= {"digits": found.digits, "segments": found.segments()}
         digits: list[Digit] = []

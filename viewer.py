@@ -12,6 +12,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -72,6 +73,8 @@ class Recorder:
         self.path, self.fps, self.keep_time = path, fps, keep_time
         self.size = self.start = None
         self.frames, self.looked = 0, -np.inf
+        self.encoder = ThreadPoolExecutor(1, "encoder")  # half of a frame's time, which the next one needn't wait for
+        self.encoding: Future | None = None
 
     def write(self, picture: np.ndarray, seconds: float) -> None:
         """Add a picture, taken at that time; one of another size than the first is scaled, for a writer would drop it.
@@ -95,12 +98,18 @@ class Recorder:
         if due - self.frames > LONGEST_STILL * self.fps:
             self.start += (due - self.frames) / self.fps - LONGEST_STILL
             due = self.frames + round(LONGEST_STILL * self.fps)
-        for _ in range(due - self.frames):
+        if self.encoding:
+            self.encoding.result()
+        self.encoding = self.encoder.submit(self._encode, picture, max(0, due - self.frames))
+        self.frames = max(due, self.frames)
+
+    def _encode(self, picture: np.ndarray, times: int) -> None:
+        for _ in range(times):
             self.writer.write(picture)
-            self.frames += 1
 
     def close(self) -> None:
         """Finish the file."""
+        self.encoder.shutdown(wait=True)
         if self.size is not None:
             self.writer.release()
 
