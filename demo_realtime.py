@@ -3,7 +3,8 @@
 Three things run side by side, so that what is seen is now: a thread reads the camera and keeps its newest frame
 (capture.py), a thread finds and reads the digits of one frame at a time, and the main loop below shows every frame,
 with the reading of that very frame where it is there in time and with the last one otherwise (viewer.py). What is
-shown, printed, recorded and written is the steady reading (tracking.py). Without a screen: --headless, or --serve.
+shown, printed, recorded and written is the steady reading (tracking.py). Without a screen: --serve; or --headless, and
+every frame is read at once.
 """
 
 from __future__ import annotations

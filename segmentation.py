@@ -228,8 +228,9 @@ def _ink(page: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         dark = cv2.add(dark, cv2.resize(lift, (width, height), interpolation=cv2.INTER_LINEAR))
     background = cv2.resize(divisor, (width, height), interpolation=cv2.INTER_LINEAR)
     ink = cv2.bitwise_not(cv2.divide(dark, background, scale=255 - PAPER))  # noise goes to both sides of PAPER
-    if width > 1:
-        rough = cv2.absdiff(ink[::8, 1::2], ink[::8, : width // 2 * 2 : 2]).ravel()  # of neighbours, ink's among them
+    if width >= 4:
+        some = ink[::16, : width // 4 * 4]
+        rough = cv2.absdiff(some[:, 1::4], some[:, ::4]).ravel()  # of neighbours, ink's among them
         if np.partition(rough, len(rough) // 4)[len(rough) // 4] >= NOISY:
             ink = cv2.GaussianBlur(ink, (3, 3), 0)
     level, floor = (cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR) for small in _floor(ink))
@@ -686,7 +687,7 @@ def _digits_only(row: Layout, slope: int, lowest: float = 0.35) -> Layout:
     typical, pen = _weighted_median(heights, weights), _weighted_median(row.strokes, weights)
     low = (heights < lowest * typical) & (row.strokes > 0.4 * pen)
     flat = (widths > 2 * heights) & (heights < 3.5 * row.strokes)
-    long = (heights > 2.5 * typical) & (widths < 0.2 * heights)
+    long = (heights > 2.5 * typical) & (widths < 0.25 * heights)
     hair = (widths < 0.15 * heights) & (row.strokes < 0.6 * pen)  # a fold, a sheet's edge: no 1 of the same pen
     drop = low | flat | long | hair
     return row.take(np.flatnonzero(~drop)) if drop.any() else row

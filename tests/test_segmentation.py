@@ -1,4 +1,4 @@
-"""What segmentation must do, on pages composed from MNIST's test digits, or the embedded ones without MNIST_DIR."""
+"""What segmentation must do, on pages composed from the embedded MNIST digits, or the test set's where it is there."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import mnist
 import paper
 from segmentation import Segments, contact_sheet, segment
 
-IMAGES, LABELS = mnist.load_subset()
+IMAGES, LABELS = UNSEEN = mnist.load_subset()
 if os.environ.get("MNIST_DIR"):
     DIGITS = mnist.load(None, train=False)
-    IMAGES, LABELS = DIGITS.images.numpy()[:5000], DIGITS.labels.numpy()[:5000]
+    UNSEEN = DIGITS.images.numpy()[:5000], DIGITS.labels.numpy()[:5000]
 SIZES = [(1, 1), (1, 300), (300, 1), (2, 2), (7, 7), (28, 28), (240, 320), (90, 900)]
 
 
@@ -25,9 +25,7 @@ def page(seed: int, height: float, slope: float = 0.0, pen: str = "ballpoint", p
     """One to three lines of digits with light and noise, everything drawn from the seed."""
     rng = np.random.default_rng(seed)
     texts = ["".join(map(str, rng.integers(0, 10, rng.integers(2, 7)))) for _ in range(rng.integers(1, 4))]
-    writing = paper.lay_out(
-        rng, [paper.pick(rng, IMAGES, LABELS, text) for text in texts], height, slope, paper.PENS[pen]
-    )
+    writing = paper.lay_out(rng, [paper.pick(rng, *UNSEEN, text) for text in texts], height, slope, paper.PENS[pen])
     margin = height * rng.uniform(1, 3) + 12
     size = tuple(int(n + margin) for n in writing.size)
     board = (50, 55, 45) if paper.PENS[pen].covers else tuple(rng.uniform(205, 250, 3))
@@ -181,3 +179,59 @@ def test_contact_sheet_shows_every_stage() -> None:
     assert {"page", "background", "ink", "mask", "digits"} <= set(stages) and sheet.ndim == 3 and sheet.shape[1] > 1000
     blank = np.full((50, 60), 255, np.uint8)
     assert contact_sheet(blank, segment(blank), {}).ndim == 3
+
+
+def pasted(sheet: np.ndarray, digits: list[tuple[int, int, int, int]], darkness: float = 200) -> np.ndarray:
+    """A grey sheet with digits (row of IMAGES, left, top, height) drawn onto it, their ink that much darker."""
+    sheet = sheet.astype(float)
+    for row, left, top, height in digits:
+        x, y, w, h = cv2.boundingRect((IMAGES[row] > 50).astype(np.uint8))
+        size = (round(w * height / h), height)
+        ink = cv2.resize(IMAGES[row][y : y + h, x : x + w], size, interpolation=cv2.INTER_CUBIC) / 255
+        sheet[top : top + height, left : left + size[0]] -= darkness * ink
+    return np.clip(sheet, 0, 255).astype(np.uint8)
+
+
+def whole_digits(label: int) -> np.ndarray:
+    """Rows of IMAGES with that digit in one piece."""
+    rows = np.flatnonzero(LABELS == label)
+    return rows[[cv2.connectedComponents((IMAGES[row] > 100).astype(np.uint8))[0] == 2 for row in rows]]
+
+
+def test_close_neighbours_of_other_heights_are_not_one_digit() -> None:
+    right = 0
+    for two, six in zip(whole_digits(2)[:20], whole_digits(6)[:20]):
+        wide = cv2.boundingRect((IMAGES[two] > 50).astype(np.uint8))
+        beside = 40 + round(wide[2] * 42 / wide[3]) + 4  # pixels; the pen is 6 thick
+        sheet = np.full((160, 300), 235)
+        made = pasted(sheet, [(two, 40, 58, 42), (six, beside, 40, 60), (six, 220, 40, 60)])
+        right += len(segment(made).boxes) == 3
+    assert right >= 17
+
+
+def test_faint_digits_in_noise() -> None:
+    rng = np.random.default_rng(5)
+    right = 0
+    for start in range(10):
+        rows = [whole_digits(label)[start] for label in (3, 5, 2, 9)]
+        noisy = rng.normal(150, 7, (120, 260))
+        made = pasted(noisy, [(row, 30 + 50 * k, 50, 24) for k, row in enumerate(rows)], darkness=45)
+        right += len(segment(made).boxes) == 4
+    assert right >= 8
+
+
+@pytest.mark.parametrize("degrees", [0, 30, 45])
+def test_a_short_thick_stroke_is_found(degrees: int) -> None:
+    picture = np.full((300, 300), 235, np.uint8)
+    reach = 60 * np.array([np.sin(np.deg2rad(degrees)), np.cos(np.deg2rad(degrees))])
+    ends = [tuple(np.rint(150 + side * reach).astype(int).tolist()) for side in (-1, 1)]
+    cv2.line(picture, *ends, 30, 28)
+    assert len(segment(cv2.GaussianBlur(picture, (0, 0), 2)).boxes) == 1
+
+
+def test_a_hairline_is_no_1() -> None:
+    rng = np.random.default_rng(6)
+    made = paper.write_lines(rng, [paper.pick(rng, IMAGES, LABELS, "2468")], paper.sheet(rng, (640, 480)), 70)
+    folded = made.picture.copy()
+    cv2.line(folded, (30, 330), (36, 450), (150, 150, 150), 2)
+    assert counts(segment(made.picture)) == counts(segment(folded)) == [4]

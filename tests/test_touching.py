@@ -93,3 +93,18 @@ def test_nothing_is_looked_at_again_where_nothing_is_in_doubt(digits):
 
     answers = np.array([1, 5, 7, 9, 2, 2]), np.ones(6)
     assert touching.reread(found, *answers, judge)[0] is found
+
+
+def test_what_stays_in_doubt_is_looked_at_once(digits, monkeypatch):
+    """Live, an unreadable thing on a page that lies still costs its cuts in one frame, not in every one."""
+    rng = np.random.default_rng(1)
+    page = paper.write_lines(rng, [paper.pick(rng, *digits, "157922")], paper.sheet(rng, (640, 300)), height=60)
+    picture = paper.draw(
+        rng, page.picture, [rng.uniform(0, 1, (9, 2)) * (150, 70) + (400, 200)], 5, paper.PENS["marker"]
+    )
+    calls = []
+    monkeypatch.setattr("recognition.reread", lambda *a: calls.append(1) or touching.reread(*a))
+    live = Recognizer(options.DEFAULT_WEIGHTS, "cpu", min_confidence=0.4, remember=True)
+    readings = [live.read(picture) for _ in range(4)]
+    assert len(calls) == 1 and len({tuple(reading.lines) for reading in readings}) == 1
+    assert readings[0].rejected
