@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 import mnist
 import options
+from LeNet_5 import ARCHITECTURES
 from utils import UserError, load_model, pick_device, predict, run_script, write_image, write_text
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -170,7 +171,7 @@ def test(opt: options.Options) -> None:
     chosen = next((k for k, file in enumerate(files) if file.name == "best.pt"), len(files) - 1)
     row, (reading, confidence, table) = results[chosen], readings[chosen]
     print(f"\n{row['weights']} ({row['arch']}, epoch {row['epoch']}, trained on {row['trained_on']})")
-    matrix = confusion_matrix(truth, reading, max(10, int(reading.max()) + 1))
+    matrix = confusion_matrix(truth, reading, ARCHITECTURES[row["arch"]].outputs)
     print("\nconfusion (row: truth, column: reading)")
     print("     " + "".join(f"{name:>6s}" for name in NAMES[: matrix.shape[1]]))
     for digit, counts in enumerate(matrix):

@@ -21,11 +21,13 @@ if os.environ.get("MNIST_DIR"):
 SIZES = [(1, 1), (1, 300), (300, 1), (2, 2), (7, 7), (28, 28), (240, 320), (90, 900)]
 
 
-def page(seed: int, height: float, slope: float = 0.0, pen: str = "ballpoint", plain: bool = False) -> paper.Page:
+def page(
+    seed: int, height: float, slope: float = 0.0, pen: str = "ballpoint", plain: bool = False, digits=(IMAGES, LABELS)
+) -> paper.Page:
     """One to three lines of digits with light and noise, everything drawn from the seed."""
     rng = np.random.default_rng(seed)
     texts = ["".join(map(str, rng.integers(0, 10, rng.integers(2, 7)))) for _ in range(rng.integers(1, 4))]
-    writing = paper.lay_out(rng, [paper.pick(rng, *UNSEEN, text) for text in texts], height, slope, paper.PENS[pen])
+    writing = paper.lay_out(rng, [paper.pick(rng, *digits, text) for text in texts], height, slope, paper.PENS[pen])
     margin = height * rng.uniform(1, 3) + 12
     size = tuple(int(n + margin) for n in writing.size)
     board = (50, 55, 45) if paper.PENS[pen].covers else tuple(rng.uniform(205, 250, 3))
@@ -55,7 +57,7 @@ def composed(seed: int) -> tuple[paper.Page, str]:
     rng = np.random.default_rng(seed)
     height, slope = float(np.exp(rng.uniform(np.log(15), np.log(400)))), float(rng.uniform(-30, 30))
     pen = ("ballpoint", "blue", "red", "fineliner", "marker", "chalk")[seed % 6]
-    made = page(seed, height, slope, pen)
+    made = page(seed, height, slope, pen, digits=UNSEEN)
     return made.seen(cv2.bitwise_not) if rng.random() < 0.2 else made, f"{pen} {height:.0f} {slope:.0f}"
 
 
