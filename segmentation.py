@@ -178,7 +178,9 @@ def _shrink(image: np.ndarray, part: float = 1.0) -> np.ndarray:
         image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
     image = np.ascontiguousarray(image[..., :3])
     scale = (part * min(1.0, WORK_AREA / (image.shape[0] * image.shape[1]))) ** 0.5
-    return _smaller(image, [max(1, round(n * scale / 2) * 2) for n in image.shape[1::-1]]) if scale < 1 else image
+    if scale >= 1:
+        return image
+    return _smaller(image, [max(1, round(n * scale / 2) * 2) for n in image.shape[1::-1]])  # even: halved exactly later
 
 
 def _smaller(image: np.ndarray, size: Sequence[int]) -> np.ndarray:

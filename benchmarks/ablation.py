@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from unittest.mock import patch
 
@@ -40,6 +41,12 @@ def evenly_lit(picture: np.ndarray, _: int) -> np.ndarray:
     return np.full_like(picture, np.quantile(picture, 0.75))
 
 
+def colourless(page: np.ndarray, bright_strokes: bool) -> np.ndarray:
+    """The page in grey, or its negative."""
+    grey = cv2.cvtColor(page, cv2.COLOR_BGR2GRAY)
+    return cv2.bitwise_not(grey) if bright_strokes else grey
+
+
 def no_noise(ink: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A floor that knows of the least contrast only."""
     level = np.full((2, 2), np.median(ink), np.uint8)
@@ -49,10 +56,7 @@ def no_noise(ink: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 STAGES = {  # what is switched off: where, which name, what stands in for it
     "nothing": (),
     "polarity by votes (mean grey instead)": (segmentation, "_bright_on_dark", lambda grey: grey.mean() < 128),
-    "colour (grey instead of the darkest channel)": (
-        *(segmentation, "_dark"),
-        lambda page, bright: cv2.bitwise_not(grey_of(page)) if bright else grey_of(page),
-    ),
+    "colour (grey instead of the darkest channel)": (segmentation, "_dark", colourless),
     "background divided out": (segmentation, "_close", evenly_lit),
     "noise floor": (segmentation, "_floor", no_noise),
     "noisy pictures smoothed": (segmentation, "NOISY", 256),
@@ -68,11 +72,6 @@ STAGES = {  # what is switched off: where, which name, what stands in for it
     "doubtful digits completed": (touching, "complete", lambda *found_and_read: found_and_read[:-1]),
     "both of these": (recognition, "reread", lambda *found_and_read: found_and_read[:-1]),
 }
-
-
-def grey_of(page: np.ndarray) -> np.ndarray:
-    """BGR to grey."""
-    return cv2.cvtColor(page, cv2.COLOR_BGR2GRAY)
 
 
 def measure(recognizer: Recognizer, photos: Path, labels: list[dict]) -> list[float]:
@@ -107,10 +106,7 @@ def main(argv: list[str] | None = None) -> int:
         print("| switched off | plain % | hard % | single % | false digits | composed pages right % |")
         print("| --- | --- | --- | --- | --- | --- |")
         for name, switched in tqdm(STAGES.items(), unit="stage", leave=False):
-            if switched:
-                with patch.object(*switched):
-                    figures = measure(recognizer, photos, labels)
-            else:
+            with patch.object(*switched) if switched else nullcontext():
                 figures = measure(recognizer, photos, labels)
             print(f"| {name} | " + " | ".join(f"{value:.1f}" for value in figures) + " |", flush=True)
 
