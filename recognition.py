@@ -13,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.nn import functional
 
-from LeNet_5 import DIGITS
+from LeNet_5 import DIGITS, NOT_A_DIGIT
 from segmentation import PATCH, Found, find, patches
-from touching import SURE, reread
+from touching import SURE, likeliest, reread, reweighted
 from utils import find_checkpoint, load_model, multiplies_bf16, pick_device, predict, sha256
 
 
@@ -68,6 +69,7 @@ class Reading:
         }
 
 
+USUAL = 0.23  # of what segmentation finds on a page is no digit (train.py's RARER: 0.3 to 1)
 ALIKE = 12.0  # of 255: two patches that differ less than that (root of the mean square) are the same to the eye
 
 
@@ -83,6 +85,27 @@ def _nearest(pixels: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndarr
     apart = (pixels**2).sum(1)[:, None] - 2 * pixels @ seen.T + (seen**2).sum(1)  # |a - b|^2 of all pairs at once
     nearest = apart.argmin(axis=1)
     return nearest, apart[np.arange(len(nearest)), nearest] <= ALIKE**2 * pixels.shape[1]
+
+
+def odds_in_context(beliefs: np.ndarray, lines: np.ndarray) -> np.ndarray:
+    """How many times likelier than on average "not a digit" is at each place of a page: N factors.
+
+    An S among letters is no 5, and a 5 like an S among digits is one: what the others of the page, and above all of
+    the line, were read as changes the odds. beliefs: N x 11 probabilities. lines: N, the number of each one's. As in:
+    M. Saerens, P. Latinne, C. Decaestecker, "Adjusting the outputs of a classifier to new a priori probabilities: a
+    simple procedure", Neural Computation 14(1), 2002; nothing counts for itself, or one doubt would confirm itself.
+    """
+    odds = np.ones(len(beliefs))
+    if len(beliefs) < 2:
+        return odds
+    in_line = np.bincount(lines)[lines]
+    for _ in range(5):  # it settles sooner
+        rejected = reweighted(beliefs, odds)[:, NOT_A_DIGIT]
+        of_line = np.bincount(lines, rejected)[lines]
+        share = (USUAL + rejected.sum() - rejected) / len(beliefs)  # of the page, as if one more were as usual
+        share = (share + of_line - rejected) / in_line  # and of the line, as if one more were as the page is
+        odds = share / (1 - share) / (USUAL / (1 - USUAL))
+    return odds
 
 
 class Recognizer:
@@ -103,8 +126,8 @@ class Recognizer:
             self.model.to(torch.bfloat16)  # half the time, and 44 instead of 42 of MNIST's 10,000 test digits misread
         self.min_confidence, self.remember = min_confidence, remember
         # The last picture's patches, flat, and what they were read as; one that no patch is like to begin with.
-        self.memory = np.full((1, PATCH * PATCH), 1e6, np.float32), np.zeros(1, int), np.zeros(1, np.float32)
-        self.now: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # and this one's
+        self.memory = np.full((1, PATCH * PATCH), 1e6, np.float32), np.zeros((1, DIGITS + 1), np.float32)
+        self.now: list[tuple[np.ndarray, np.ndarray]] = []  # and this one's
         self.in_vain = self.memory[0]  # patches in doubt that looking again has left as they were
         self.knows_others = self.model.outputs > DIGITS
 
@@ -113,40 +136,33 @@ class Recognizer:
         """Which network reads, as results.json has it."""
         return {"weights": str(self.file), "arch": self.checkpoint["arch"], "sha256": sha256(self.file)}
 
-    def classify(self, patches: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The likeliest digits (N int) and their probabilities (N floats, 0..1) of uint8 patches N x 28 x 28.
-
-        With a network that knows what is no digit, the ten probabilities of a patch needn't add up to 1.
-        """
+    def classify(self, patches: np.ndarray) -> np.ndarray:
+        """What the network makes of uint8 patches N x 28 x 28: N x 11 probabilities, the last of "not a digit"."""
         if len(patches) == 0:
-            return np.zeros(0, int), np.zeros(0)
+            return np.zeros((0, DIGITS + 1), np.float32)
         if not self.remember:
             return self._classify(patches)
         # What was read stays in memory as it was read: nothing can creep away from it.
-        seen, digit, confidence = self.memory
+        seen, beliefs = self.memory
         pixels = _flat(patches)
         known, alike = _nearest(pixels, seen)
         new = ~alike
-        digit, confidence, seen = digit[known], confidence[known], seen[known]
+        beliefs, seen = beliefs[known], seen[known]
         if new.any():
-            digit[new], confidence[new] = self._classify(patches[new])
-            seen[new] = pixels[new]
-        self.now.append((seen, digit, confidence))
-        return digit, confidence
+            beliefs[new], seen[new] = self._classify(patches[new]), pixels[new]
+        self.now.append((seen, beliefs))
+        return beliefs
 
-    def _classify(self, patches: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        logits = predict(self.model, torch.from_numpy(patches).to(self.device))
-        confidence, digit = torch.softmax(logits, 1)[:, :DIGITS].cpu().max(1)
-        return digit.numpy(), confidence.numpy()
+    def _classify(self, patches: np.ndarray) -> np.ndarray:
+        beliefs = torch.softmax(predict(self.model, torch.from_numpy(patches).to(self.device)), 1)
+        return functional.pad(beliefs, (0, DIGITS + 1 - beliefs.shape[1])).cpu().numpy()
 
-    def _look_again(
-        self, found: Found, drawn: np.ndarray, digits: np.ndarray, probabilities: np.ndarray
-    ) -> tuple[Found, np.ndarray, np.ndarray]:
+    def _look_again(self, found: Found, drawn: np.ndarray, beliefs: np.ndarray) -> tuple[Found, np.ndarray]:
         """`reread`, but not of what it left as it was in the picture before. drawn: the digits' patches."""
-        doubtful = _flat(drawn[probabilities < SURE])
+        doubtful = _flat(drawn[likeliest(beliefs)[1] < SURE])
         if self.remember and _nearest(doubtful, self.in_vain)[1].all():
-            return found, digits, probabilities
-        again = reread(found, digits, probabilities, self.classify)
+            return found, beliefs
+        again = reread(found, beliefs, self.classify, odds_in_context(beliefs, found.lines))
         self.in_vain = doubtful if again[0].digits == found.digits else self.in_vain[:0]
         return again
 
@@ -177,16 +193,17 @@ class Recognizer:
             self.memory, self.now = tuple(map(np.concatenate, zip(*self.now))), []
         found = find(image, single, stages)
         drawn = patches(found.ink, found.digits, found.slopes)
-        answers = self.classify(drawn)
+        beliefs = self.classify(drawn)
         if self.knows_others and not single:  # else nothing could tell a wrong cut
-            found, *answers = self._look_again(found, drawn, *answers)
+            found, beliefs = self._look_again(found, drawn, beliefs)
+            beliefs = reweighted(beliefs, odds_in_context(beliefs, found.lines))
         if stages is not None:
             stages |= {"digits": found.digits, "segments": found.segments()}
         digits: list[Digit] = []
         rejected = []
         lines: dict[int, int] = {}  # a segmented line's number to its number among the lines with digits
         places: dict[int, int] = {}
-        for box, line, digit, confidence in zip(found.boxes(found.digits), found.lines, *answers):
+        for box, line, digit, confidence in zip(found.boxes(found.digits), found.lines, *likeliest(beliefs)):
             box = tuple(int(v) for v in box)
             if confidence < self.min_confidence:
                 rejected.append((box, float(confidence)))

@@ -17,6 +17,7 @@ from functools import reduce
 import cv2
 import numpy as np
 
+from LeNet_5 import NOT_A_DIGIT
 from segmentation import Found, Part, patches
 
 CUTS = 20  # at most, for each square of a component
@@ -34,6 +35,7 @@ ACCEPTED = 0.6  # probability that every digit of a new grouping must have,
 ACCEPTED_OF_LETTER = 0.8  # and where it may be one letter instead
 LETTER = 0.85, 1.1  # heights: of touching digits 2 % are narrower than the first, of letters 1 % wider than the second
 LEAST = 1e-3  # probability: one bad piece is enough
+Judge = Callable[[np.ndarray], np.ndarray]  # patches M x 28 x 28 uint8 to M x 11 probabilities
 
 
 def cuts(ink: np.ndarray, height: float) -> np.ndarray:
@@ -213,52 +215,51 @@ def completed(found: Found, number: int, height: float, others: list[Part]) -> P
     return around if around.height <= 1.35 * height and around.width <= WIDEST * height else None
 
 
-def complete(
-    found: Found, digits: np.ndarray, probabilities: np.ndarray, judge: Callable
-) -> tuple[Found, np.ndarray, np.ndarray]:
+def complete(found: Found, beliefs: np.ndarray, judge: Judge) -> tuple[Found, np.ndarray]:
     """What was found, with doubtful digits completed where they read better so. Arguments and result as of `reread`."""
+    probabilities = likeliest(beliefs)[1]
     doubtful = np.flatnonzero(probabilities < ACCEPTED).tolist()
     if not doubtful:
-        return found, digits, probabilities
+        return found, beliefs
     sure = [part for part, probability in zip(found.digits, probabilities) if probability >= ACCEPTED]
     heights = line_heights(found)
     tried = [(i, part) for i in doubtful if (part := completed(found, i, heights[i], sure)) is not None]
     if not tried:
-        return found, digits, probabilities
-    slopes = found.slopes[[i for i, _ in tried]]
-    their_digits, their_probabilities = judge(patches(found.ink, [part for _, part in tried], slopes))
-    parts, digits, probabilities, gone = [*found.digits], digits.copy(), probabilities.copy(), set()
+        return found, beliefs
+    theirs = judge(patches(found.ink, [part for _, part in tried], found.slopes[[i for i, _ in tried]]))
+    their_probabilities = likeliest(theirs)[1]
+    parts, beliefs, gone = [*found.digits], beliefs.copy(), set()
     for k in np.argsort(-their_probabilities):
         i, part = tried[k]
         if i in gone or their_probabilities[k] < ACCEPTED:
             continue
-        parts[i], digits[i], probabilities[i] = part, their_digits[k], their_probabilities[k]
+        parts[i], beliefs[i] = part, theirs[k]
         gone |= {j for j in doubtful if j != i and _within(found.digits[j].box, part.box)}
     kept = [i for i in range(len(parts)) if i not in gone]
     found = replace(found, digits=[parts[i] for i in kept], lines=found.lines[kept], slopes=found.slopes[kept])
-    return found, digits[kept], probabilities[kept]
+    return found, beliefs[kept]
 
 
 def _within(inner: tuple[int, int, int, int], outer: tuple[int, int, int, int]) -> bool:
     return inner[0] >= outer[0] and inner[1] >= outer[1] and inner[2] <= outer[2] and inner[3] <= outer[3]
 
 
-def regroup(
-    found: Found, digits: np.ndarray, probabilities: np.ndarray, judge: Callable
-) -> tuple[Found, np.ndarray, np.ndarray]:
+def regroup(found: Found, beliefs: np.ndarray, judge: Judge, odds: np.ndarray) -> tuple[Found, np.ndarray]:
     """What was found, with neighbouring pieces grouped anew where they read better so. In and out as `reread`."""
+    probabilities = likeliest(beliefs)[1]
     again = chains(found, probabilities) if (probabilities < SURE).any() else []
     if not again:
-        return found, digits, probabilities
+        return found, beliefs
     heights = line_heights(found)
     digits_around = among_digits(found, probabilities)
     lattices = [candidates(found.ink, [found.digits[i] for i in chain], heights[chain[0]]) for chain in again]
     parts = [part for groups, _ in lattices for part in groups.values()]
     slopes = [found.slopes[chain[0]] for chain, (groups, _) in zip(again, lattices) for _ in groups]
-    their_digits, their_probabilities = judge(patches(found.ink, parts, slopes))
-    entries = [
-        [(found.digits[i], found.lines[i], found.slopes[i], digits[i], probabilities[i])] for i in range(len(digits))
-    ]
+    theirs = judge(patches(found.ink, parts, slopes))
+    # Among letters a cut has to be surer; among digits it must still prove itself.
+    their_odds = [max(1.0, odds[chain[0]]) for chain, (groups, _) in zip(again, lattices) for _ in groups]
+    their_digits, their_probabilities = likeliest(reweighted(theirs, np.array(their_odds)))
+    entries = [[(found.digits[i], found.lines[i], found.slopes[i], beliefs[i])] for i in range(len(beliefs))]
     start = 0
     for chain, (groups, count) in zip(again, lattices):
         place = np.arange(start, start + len(groups))
@@ -269,22 +270,30 @@ def regroup(
         least = ACCEPTED_OF_LETTER if maybe_letter else ACCEPTED
         strokes = maybe_letter and (their_digits[kept] == 1).all()
         if kept and not strokes and their_probabilities[kept].min() >= least:
-            line, slope = found.lines[chain[0]], found.slopes[chain[0]]
-            new = [(parts[k], line, slope, their_digits[k], their_probabilities[k]) for k in kept]
             for i in chain:
                 entries[i] = []
-            entries[chain[0]] = new
-    new_parts, lines, slopes, digits, probabilities = zip(*(entry for some in entries for entry in some))
-    found = replace(found, digits=list(new_parts), lines=np.array(lines), slopes=np.array(slopes))
-    return found, np.array(digits), np.array(probabilities)
+            line, slope = found.lines[chain[0]], found.slopes[chain[0]]
+            entries[chain[0]] = [(parts[k], line, slope, theirs[k]) for k in kept]
+    new_parts, lines, slopes, beliefs = zip(*(entry for some in entries for entry in some))
+    return replace(found, digits=list(new_parts), lines=np.array(lines), slopes=np.array(slopes)), np.array(beliefs)
 
 
-def reread(
-    found: Found, digits: np.ndarray, probabilities: np.ndarray, judge: Callable
-) -> tuple[Found, np.ndarray, np.ndarray]:
+def reread(found: Found, beliefs: np.ndarray, judge: Judge, odds: np.ndarray) -> tuple[Found, np.ndarray]:
     """What was found, with touching digits taken apart and broken ones put together where that reads better.
 
-    digits, probabilities: how each part was read, N. judge: called with the candidates' patches (M x 28 x 28
-    uint8), returns their likeliest digits and probabilities. The same three things again.
+    beliefs: what the network makes of each part, N x 11 probabilities, the last of "not a digit". judge: gives the same
+    of candidates' patches (M x 28 x 28 uint8). odds: N, recognition.odds_in_context. The first two again.
     """
-    return complete(*regroup(found, digits, probabilities, judge), judge)
+    return complete(*regroup(found, beliefs, judge, odds), judge)
+
+
+def likeliest(beliefs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The likeliest digits (N int) of N x 11 probabilities, and their probabilities (N floats, 0..1)."""
+    digits = beliefs[:, :NOT_A_DIGIT].argmax(axis=1)
+    return digits, beliefs[np.arange(len(beliefs)), digits]
+
+
+def reweighted(beliefs: np.ndarray, odds: np.ndarray) -> np.ndarray:
+    """N x 11 probabilities where "not a digit" is so many times (N) likelier than before."""
+    beliefs = np.concatenate([beliefs[:, :NOT_A_DIGIT], beliefs[:, NOT_A_DIGIT:] * odds[:, None]], axis=1)
+    return beliefs / beliefs.sum(axis=1, keepdims=True)

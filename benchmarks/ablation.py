@@ -68,9 +68,10 @@ STAGES = {  # what is switched off: where, which name, what stands in for it
     "punctuation": (segmentation, "_digits_only", lambda row, *_: row),
     "slope": (segmentation, "_slope", lambda *_: segmentation.LEVEL),
     "pen brought near MNIST's": (segmentation, "PEN", (0.0, 99.0)),
-    "touching digits taken apart": (touching, "regroup", lambda *found_and_read: found_and_read[:-1]),
-    "doubtful digits completed": (touching, "complete", lambda *found_and_read: found_and_read[:-1]),
-    "both of these": (recognition, "reread", lambda *found_and_read: found_and_read[:-1]),
+    "touching digits taken apart": (touching, "regroup", lambda found, beliefs, *_: (found, beliefs)),
+    "doubtful digits completed": (touching, "complete", lambda found, beliefs, *_: (found, beliefs)),
+    "what stands around": (recognition, "odds_in_context", lambda beliefs, _: np.ones(len(beliefs))),
+    "both of these": (recognition, "reread", lambda found, beliefs, *_: (found, beliefs)),
 }
 
 
