@@ -143,6 +143,7 @@ class Tracker:
         kept = []
         for track in self.tracks:
             patience = (BRIDGE if there else BRIDGE_ALL) if track.confirmed else BRIDGE_ALL / 3
+            patience = min(patience, max(BRIDGE_ALL / 3, track.seen - track.born))  # a passing shadow's edge
             x, y = track.box[:2] + track.box[2:] / 2
             if self.time - track.seen <= patience and 0 <= x < width and 0 <= y < height:
                 kept.append(track)
