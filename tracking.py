@@ -155,9 +155,9 @@ class Tracker:
         for chain in self._chains():
             line = digits[-1].line + 1 if digits else 0
             for track in chain:
-                box = tuple(round(v) for v in track.box)
                 if not track.confirmed:
                     continue
+                box = tuple(np.rint(track.box).astype(int).tolist())
                 track.accepted = track.certainty >= self.min_confidence * (STAY if track.accepted else 1)
                 if not track.accepted:
                     rejected.append((box, track.certainty))

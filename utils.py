@@ -10,6 +10,7 @@ import random
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -260,8 +261,9 @@ SURE, UNSURE, REJECTED = (80, 200, 0), (0, 140, 255), (150, 150, 150)  # BGR: gr
 READABLE = 240  # pixels: a smaller picture is enlarged, or its labels couldn't be read
 
 
-def put_text(picture: np.ndarray, text: str, x: float, y: float, height: float, color: tuple[int, int, int]) -> None:
-    """Write text with its lower left corner at x, y, `height` pixels high, outlined so that any background will do."""
+@lru_cache(256)  # a frame has the same few labels as the one before
+def _lettering(text: str, height: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """The text's ink and its outline (h x w x 3 uint8, bright on 0), and the margin around both in pixels."""
     scale, width = height / 22, max(1, round(height / 12))  # Hershey Simplex's digits are 22 high at scale 1
     (w, h), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, width)
     margin = 2 * width + below
@@ -269,13 +271,19 @@ def put_text(picture: np.ndarray, text: str, x: float, y: float, height: float, 
     cv2.putText(ink, text, (margin, margin + h), cv2.FONT_HERSHEY_SIMPLEX, scale, 255, width, cv2.LINE_AA)
     # The outline is the ink swollen: writing again with a thicker pen is another, wider text in OpenCV 5.
     edge = cv2.dilate(ink, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * width + 1, 2 * width + 1)))
-    left, top = round(x) - margin, round(y) - margin - h
+    return cv2.merge([ink] * 3), cv2.merge([edge] * 3), margin
+
+
+def put_text(picture: np.ndarray, text: str, x: float, y: float, height: float, color: tuple[int, int, int]) -> None:
+    """Write text with its lower left corner at x, y, `height` pixels high, outlined so that any background will do."""
+    ink, edge, margin = _lettering(text, max(1, round(height)))
+    left, top = round(x) - margin, round(y) + margin - len(ink)
     target = picture[max(0, top) : max(0, top + len(ink)), max(0, left) : max(0, left + ink.shape[1])]
     part = np.s_[max(0, -top) :, max(0, -left) :]
     if target.size:
         ink, edge = (mask[part][: target.shape[0], : target.shape[1]] for mask in (ink, edge))
-        target[:] = cv2.subtract(target, cv2.merge([edge] * 3))
-        target[:] = cv2.add(target, cv2.merge([cv2.convertScaleAbs(ink, alpha=value / 255) for value in color]))
+        target[:] = cv2.subtract(target, edge)
+        target[:] = cv2.add(target, cv2.multiply(ink, (*color, 0), scale=1 / 255))
 
 
 def confidence_color(confidence: float) -> tuple[int, int, int]:
