@@ -269,7 +269,7 @@ def _bright_on_dark(grey: np.ndarray) -> bool:
         around = around[:, : grey.shape[1]]
         apart, above = cv2.norm(grey, around, cv2.NORM_L2SQR), cv2.norm(cv2.subtract(grey, around), cv2.NORM_L2SQR)
         decided = (2 * above - apart) / max(apart, 1.0)  # from -1, all below its surroundings, to 1
-        vote += decided**3 * math.sqrt(apart / grey.size) / 3**coarser
+        vote += decided**3 * math.sqrt(apart / grey.size) / 2**coarser
     return vote > 0
 
 
