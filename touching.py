@@ -21,10 +21,10 @@ from LeNet_5 import NOT_A_DIGIT
 from segmentation import Found, Part, patches
 
 CUTS = 20  # at most, for each square of a component
-THROUGH = 0.2, 0.35, 0.5, 0.65, 0.8  # of the height: rows through whose places paths are looked for
+THROUGH = 0.3, 0.5, 0.7  # of the height: rows through whose places paths are looked for
 LEAST_INK = 0.03  # of a digit's ink: paths that divide it so much alike are one
 NEAREST = 0.06  # heights: paths closer than that in such a row are one
-PAPER_COST, ASIDE_COST = 0.02, 0.35  # of a step on paper and of one aside; a step through full ink costs 1 more
+PAPER_COST, ASIDE_COST = 0.02, 0.1  # of a step on paper and of one aside; a step through full ink costs 1 more
 INK = 60  # of 255: more is ink
 WIDEST = 1.6  # heights: no digit is wider
 NEAR = 0.15  # heights: ink that came apart is not farther apart
