@@ -120,7 +120,7 @@ class Tracker:
             moved = _centres(boxes)[None] - _centres(old)[:, None]  # tracks x boxes x 2
             shift = _common_shift(moved, np.median(height), read[:, None] == labels[None])
             distance = np.linalg.norm(moved - shift, axis=2) / height
-            distance += 0.5 * np.abs(np.log(old[:, None, 3] / boxes[None, :, 3]))  # half a digit is not the digit
+            distance += 1.5 * np.abs(np.log(old[:, None, 3] / boxes[None, :, 3]))  # 1.5 times as high is another thing
             taken = set()
             for flat in np.argsort(distance, axis=None):
                 i, j = divmod(int(flat), len(boxes))
