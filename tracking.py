@@ -8,6 +8,7 @@ counted by its confidence; and which digit follows which in a line is voted on i
 from __future__ import annotations
 
 import math
+import statistics
 from dataclasses import dataclass, field
 
 import cv2
@@ -183,7 +184,7 @@ class Tracker:
             while chain[-1] in after:
                 chain.append(after[chain[-1]])
             chains.append(chain)
-        return sorted(chains, key=lambda chain: np.median([t.line for t in chain]) + 1e-6 * chain[0].box[1])
+        return sorted(chains, key=lambda chain: statistics.median(t.line for t in chain) + 1e-6 * chain[0].box[1])
 
 
 def _centres(boxes: np.ndarray) -> np.ndarray:
