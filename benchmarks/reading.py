@@ -2,6 +2,7 @@
 
     python benchmarks/reading.py --data data/mnist                         the demos' reader
     python benchmarks/reading.py --data data/mnist --weights runs/x a.pt   others, one after the other
+    python benchmarks/reading.py --misread misread.png                     the touching digits that are misread
     python benchmarks/reading.py --figure docs/training.png                what the reader is trained on, as a picture
 
 Pages are composed by pages.py from MNIST's test digits and read as demo.py reads them. Letters and operators are in
@@ -17,6 +18,7 @@ from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+import cv2
 import numpy as np
 import torch
 from tqdm import tqdm
@@ -27,16 +29,28 @@ import pages
 import paper
 import recognition
 from recognition import Recognizer
-from utils import predict, run_script, write_image
+from utils import predict, put_text, run_script, write_image
+
+TILE, COLUMNS = (150, 90), 10  # pixels of a misread string's picture; how many stand side by side
 
 
-def touching(recognizer: Recognizer, images: np.ndarray, labels: np.ndarray, count: int, number: int) -> float:
-    """The share of strings of `count` touching digits that are read exactly."""
-    right = 0
+def touching(
+    recognizer: Recognizer, images: np.ndarray, labels: np.ndarray, count: int, number: int
+) -> list[np.ndarray]:
+    """Of so many strings of `count` touching digits those that are misread, each a tile with both readings below."""
+    tiles = []
     for k in tqdm(range(number), f"{count} touching digits", leave=False):
         page, text = pages.string_page(np.random.default_rng([k, count]), images, labels, count)
-        right += recognizer.read(page.picture).lines == [text]
-    return right / number
+        lines = recognizer.read(page.picture).lines
+        if lines != [text]:
+            height, width = page.picture.shape[:2]
+            scale = min(TILE[0] / width, TILE[1] / height)
+            tile = np.full((TILE[1] + 18, TILE[0], 3), 255, np.uint8)
+            picture = cv2.resize(page.picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+            tile[: picture.shape[0], : picture.shape[1]] = picture
+            put_text(tile, f"{text}: {' '.join(lines) or 'none'}", 2, len(tile) - 5, 10, (0, 0, 255))
+            tiles.append(tile)
+    return tiles
 
 
 def rejected(recognizer: Recognizer, texts: dict[str, list[str]], number: int) -> float:
@@ -71,6 +85,7 @@ def main(argv: list[str] | None = None) -> int:
     as_demo = options.demo_parser().get_default("min_confidence")
     parser.add_argument("--min_confidence", type=float, default=as_demo, metavar="X", help="default: %(default)s")
     parser.add_argument("--number", type=int, default=500, metavar="N", help="of pages each (default: %(default)s)")
+    parser.add_argument("--misread", metavar="FILE", help="draw the touching digits that are misread")
     parser.add_argument("--figure", metavar="FILE", help="only draw what the reader is trained on")
     opt = parser.parse_args(argv)
 
@@ -80,6 +95,7 @@ def main(argv: list[str] | None = None) -> int:
             return
         digits = mnist.load(opt.data, train=False)
         images, labels = digits.images.numpy(), digits.labels.numpy()
+        misread: list[np.ndarray] = []
         for weights in opt.weights:
             recognizer = Recognizer(weights, "cpu", opt.min_confidence)
             probability = torch.softmax(predict(recognizer.model, digits.images), 1)
@@ -88,13 +104,20 @@ def main(argv: list[str] | None = None) -> int:
             print(f"{weights} ({recognizer.checkpoint['arch']}), {digits.source}")
             print(f"  {misses} misses of {len(digits)} over all outputs; {100 * unread:.2f} % rejected")
             for count in (2, 3):
-                share = touching(recognizer, images, labels, count, opt.number)
+                wrong = touching(recognizer, images, labels, count, opt.number)
+                share = 1 - len(wrong) / opt.number
                 print(f"  {count} touching digits exactly right: {100 * share:.1f} % of {opt.number}")
+                misread += wrong
             for name, signs in (("letters", pages.LETTERS), ("operators", pages.OPERATORS)):
                 share = rejected(recognizer, signs, opt.number // 5)
                 with patch.object(recognition, "odds_in_context", lambda beliefs, _: np.ones(len(beliefs))):
                     alone = rejected(recognizer, signs, opt.number // 5)
                 print(f"  {name} rejected: {100 * share:.1f} % (each judged alone: {100 * alone:.1f} %)")
+        if opt.misread and misread:
+            blank = np.full_like(misread[0], 255)
+            rows = [misread[k : k + COLUMNS] for k in range(0, len(misread), COLUMNS)]
+            sheet = np.vstack([np.hstack(row + [blank] * (COLUMNS - len(row))) for row in rows])
+            write_image(Path(opt.misread), sheet)
 
     return run_script(body)
 
