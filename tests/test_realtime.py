@@ -291,6 +291,13 @@ def test_a_folder_is_a_slide_show(tmp_path, capsys):
     assert "broken.png" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("size", [(480, 640), (1, 1), (1, 900)])
+def test_a_covered_lens_is_known(size):
+    noise = np.random.default_rng(0).normal(20, 8, (*size, 3)).clip(0, 255).astype(np.uint8)
+    assert demo_realtime.is_blank(np.zeros((*size, 3), np.uint8))
+    assert size[0] == 1 or (demo_realtime.is_blank(noise) and not demo_realtime.is_blank(read_image(FRAME)))
+
+
 def test_mirror_and_rotate(tmp_path):
     picture = np.zeros((4, 6, 3), np.uint8)
     picture[0, 0] = 255
