@@ -1,6 +1,6 @@
 """How steady and how fast live reading is, on a page of 18 digits that a hand holds before a camera.
 
-    python benchmarks/live.py                   400 frames at 640x480: lines right; frames a second, also of a still page
+    python benchmarks/live.py                   400 frames at 640x480: lines right; frames a second, and of a still page
     python benchmarks/live.py --size 1920x1080 --seeds 3
     python benchmarks/live.py --write clip.avi      only write the clip, for demo_realtime.py --source clip.avi
 
