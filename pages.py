@@ -308,13 +308,12 @@ def cut_strings(rng: np.random.Generator, images: np.ndarray, labels: np.ndarray
         purity = own / np.array([max(1, np.count_nonzero(piece.mask)) for piece in pieces])[:, None]
         alike = recall * purity / np.maximum(recall + purity - recall * purity, 1e-9)  # intersection over union
         best = recall.argmax(axis=1)
-        another = np.sort(recall, axis=1)[:, :-1].max(axis=1, initial=0)  # how much of a second digit is in it
+        several = (recall > 0.6).sum(axis=1) > 1
         recall, purity = (n[np.arange(len(pieces)), best] for n in (recall, purity))
         right = (recall > 0.85) & (purity > 0.8)
         for digit, piece in enumerate(alike.argmax(axis=0)):  # the best that cuts can do, if it is nearly right
             right[piece] |= best[piece] == digit and alike[piece, digit] > 0.6
         slim = np.array([piece.width < 0.45 * piece.height for piece in pieces])  # maybe a 1
-        several = another > 0.6
         wrong = ~right & ~slim & ((recall < 0.65) | (purity < 0.6) | several)
         right = rng.permutation(np.flatnonzero(right))
         right = np.concatenate([right[best[right] == digit][:2] for digit in range(len(rows))])  # many are nearly one

@@ -123,7 +123,7 @@ class Recognizer:
         self.device = pick_device(device)
         self.model, self.checkpoint = load_model(self.file, self.device)
         if self.device.type == "cpu" and multiplies_bf16(self.device):
-            self.model.to(torch.bfloat16)  # half the time, and 44 instead of 42 of MNIST's 10,000 test digits misread
+            self.model.to(torch.bfloat16)  # half the time, and as many of MNIST's test digits misread
         self.min_confidence, self.remember = min_confidence, remember
         # The last picture's patches, flat, and what they were read as; one that no patch is like to begin with.
         self.memory = np.full((1, PATCH * PATCH), 1e6, np.float32), np.zeros((1, DIGITS + 1), np.float32)
@@ -160,7 +160,7 @@ class Recognizer:
     def _look_again(self, found: Found, drawn: np.ndarray, beliefs: np.ndarray) -> tuple[Found, np.ndarray]:
         """`reread`, but not of what it left as it was in the picture before. drawn: the digits' patches."""
         doubtful = _flat(drawn[likeliest(beliefs)[1] < SURE])
-        if self.remember and _nearest(doubtful, self.in_vain)[1].all():
+        if not len(doubtful) or (self.remember and _nearest(doubtful, self.in_vain)[1].all()):
             return found, beliefs
         again = reread(found, beliefs, self.classify, odds_in_context(beliefs, found.lines))
         self.in_vain = doubtful if again[0].digits == found.digits else self.in_vain[:0]

@@ -15,7 +15,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -90,11 +90,13 @@ def judge(recognizer: Recognizer, pages: Iterator[paper.Page], tracker: Tracker 
     return right / judged, false / judged, judged
 
 
-def write(path: Path, frames: int, size: tuple[int, int], moved: float = 1.0) -> None:
-    """The first clip as a video."""
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), FPS, size)
-    for page in clip(frames, size, 0, moved):
-        writer.write(page.picture)
+def write(path: Path, pictures: Iterable[np.ndarray]) -> None:
+    """The pictures, all of one size, as a video."""
+    writer = None
+    for picture in pictures:
+        if writer is None:
+            writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), FPS, picture.shape[1::-1])
+        writer.write(picture)
     writer.release()
 
 
@@ -128,7 +130,7 @@ def main(argv: list[str] | None = None) -> int:
 
     def body() -> None:
         if opt.write:
-            write(opt.write, opt.frames, size)
+            write(opt.write, (page.picture for page in clip(opt.frames, size)))
             return
         torch.set_num_threads(1)
         recognizer = Recognizer(opt.weights, "cpu", min_confidence=0.0)
@@ -145,11 +147,11 @@ def main(argv: list[str] | None = None) -> int:
         with tempfile.TemporaryDirectory() as folder:
             video = Path(folder) / "clip.avi"
             for name, moved in (("moved by hand", 1.0), ("lying still", 0.0)):
-                write(video, opt.frames, size, moved)
-                for more in ((), ("--record", str(Path(folder) / "out.avi"))):
+                write(video, (page.picture for page in clip(opt.frames, size, moved=moved)))
+                for also, more in (("", ()), (" --record", ("--record", str(Path(folder) / "out.avi")))):
                     rates = [frames_a_second(video, "--weights", str(opt.weights), *more) for _ in range(3)]
                     print(
-                        f"demo_realtime.py --headless --json {' '.join(more[:1])}, the page {name}: "
+                        f"demo_realtime.py --headless --json{also}, the page {name}: "
                         f"{sorted(rates)[1]:.0f} frames a second, median of three",
                         flush=True,
                     )
