@@ -73,8 +73,7 @@ class LiveReading:
 
 def is_blank(image: np.ndarray) -> bool:
     """Whether a picture is too flat or dark to show any writing: it costs 0.1 ms to see that a lens is covered."""
-    half = tuple(max(1, n // 2) for n in image.shape[1::-1])  # in two steps it is twice as fast
-    small = cv2.resize(cv2.resize(image, half, interpolation=cv2.INTER_AREA), (40, 40), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(image[::2], (40, 40), interpolation=cv2.INTER_AREA)  # half of the rows show as much
     return int(small.max()) - int(small.min()) < FLAT
 
 

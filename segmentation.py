@@ -25,7 +25,7 @@ WORK_AREA = 1_000_000  # pixels: a page of writing at this size keeps its stroke
 PEN = 2.0, 4.2  # the pen's thickness in MNIST's box of 20: its 5 % and 95 % quantiles
 PAPER = 64  # level of bare paper in the ink picture while it is made: noise must not be cut off on one side
 ANGLES = np.deg2rad(np.arange(-150, 61, 2.5))  # of text lines, and below them of the columns across it
-NORMALS = np.stack([-np.sin(ANGLES), np.cos(ANGLES)]).astype(np.float32)  # 2 x A
+NORMALS = np.stack([-np.sin(ANGLES), np.cos(ANGLES)], axis=1).astype(np.float32)  # A x 2
 LEVEL, QUARTER = 60, 36  # numbers of ANGLES: the level one, and how many make a quarter turn
 FINE = 2  # a patch is drawn that much finer first, and averaged: pens have half a pixel
 FAST_MEDIAN = 72  # pixels: OpenCV's median of narrower pictures takes ten times as long
@@ -556,10 +556,11 @@ class Layout:
     def of(cls, parts: list[Part]) -> Layout:
         """The layout of at least one part."""
         outlines = [part.outline for part in parts]
-        across = np.concatenate(outlines).astype(np.float32) @ NORMALS
+        across = NORMALS @ np.concatenate(outlines).astype(np.float32).T  # A x points: what is reduced lies together
         starts = list(accumulate(map(len, outlines[:-1]), initial=0))
         strokes = np.array([part.stroke for part in parts])
-        return cls(parts, strokes, np.minimum.reduceat(across, starts), np.maximum.reduceat(across, starts))
+        first, last = (n.reduceat(across, starts, axis=1).T for n in (np.minimum, np.maximum))
+        return cls(parts, strokes, first, last)
 
     def take(self, index: np.ndarray) -> Layout:
         """The parts of these numbers."""

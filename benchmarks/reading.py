@@ -108,7 +108,8 @@ def main(argv: list[str] | None = None) -> int:
                 share = 1 - len(wrong) / opt.number
                 print(f"  {count} touching digits exactly right: {100 * share:.1f} % of {opt.number}")
                 misread += wrong
-            for name, signs in (("letters", pages.LETTERS), ("operators", pages.OPERATORS)):
+            both = pages.LETTERS | pages.OPERATORS
+            for name, signs in (("letters", pages.LETTERS), ("operators", pages.OPERATORS), ("both", both)):
                 share = rejected(recognizer, signs, opt.number // 5)
                 with patch.object(recognition, "odds_in_context", lambda beliefs, _: np.ones(len(beliefs))):
                     alone = rejected(recognizer, signs, opt.number // 5)
