@@ -46,9 +46,8 @@ from viewer import Broadcast, Recorder, Window, draw_features, draw_help, draw_p
 TITLE = "LeNet-5 reads - h: keys, q: end"
 PATIENCE = 0.5  # of a frame's period: how long a picture waits for its own reading before it is shown with the last one
 SILENT = 2.0  # seconds without a frame after which the picture says so
-FLAT = (
-    12  # grey levels: a picture (in cells of a 40th) that varies less, or is darker, shows no writing: a covered lens
-)
+# Grey levels: a picture (in cells of a 40th) that varies less, or is darker, shows no writing: a covered lens.
+FLAT = 12
 WHITE, RED = (255, 255, 255), (60, 60, 255)
 KEYS = {
     "q": "Esc, q  end",
