@@ -30,6 +30,7 @@ LEVEL, QUARTER = 60, 36  # numbers of ANGLES: the level one, and how many make a
 FINE = 2  # a patch is drawn that much finer first, and averaged: pens have half a pixel
 FAST_MEDIAN = 72  # pixels: OpenCV's median of narrower pictures takes ten times as long
 NEXT = np.ones((3, 3), np.uint8)  # a pixel and its neighbours
+GREY = 90  # of 255: ink beside a piece, which it was cut from
 PATCH, BOX = 28, 20  # MNIST: the digit fitted into 20 x 20, its centre of mass in the middle of 28 x 28
 RULING = 0.4  # of the picture's longer side: a straight line of that length is no digit's
 SEEDS = 0.1  # of a part's pixels are strong ink: blurred thin strokes have a third, noise and shadows none
@@ -61,13 +62,19 @@ class Part:
 
     box: tuple[int, int, int, int]  # x0, y0, x1, y1
     mask: np.ndarray  # (y1 - y0) x (x1 - x0) uint8, 255 where its ink is
-    outline: np.ndarray  # points (x, y) of its ink: its projection in any direction is theirs
     stroke: float  # thickness in pixels
+    ends: np.ndarray | None = None  # points (x, y) where its ink begins and ends in each row, if they are known
 
     @cached_property
     def contour(self) -> np.ndarray:
-        """Points (x, y) all around it."""
-        return _outline(self.mask, *self.box[:2])
+        """Points (x, y) all around it, N x 2 int32."""
+        contours, _ = cv2.findContours(self.mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE, offset=self.box[:2])
+        return (contours[0] if len(contours) == 1 else np.concatenate(contours))[:, 0]
+
+    @property
+    def outline(self) -> np.ndarray:
+        """Points (x, y) of its ink, N x 2 int32: its projection in any direction is theirs."""
+        return self.contour if self.ends is None else self.ends
 
     @property
     def width(self) -> int:
@@ -87,15 +94,14 @@ class Part:
         for part in (self, other):
             left, top, right, bottom = part.box
             mask[top - y0 : bottom - y0, left - x0 : right - x0] |= part.mask
-        outline = np.concatenate([self.outline, other.outline])
-        return Part((x0, y0, x1, y1), mask, outline, max(self.stroke, other.stroke))
+        ends = np.concatenate([self.outline, other.outline])
+        return Part((x0, y0, x1, y1), mask, max(self.stroke, other.stroke), ends)
 
     def only(self, mask: np.ndarray) -> Part:
         """What a mask of its own size, not empty, leaves of it."""
         x, y, w, h = cv2.boundingRect(mask)
         x0, y0 = self.box[0] + x, self.box[1] + y
-        mask = mask[y : y + h, x : x + w]
-        return Part((x0, y0, x0 + w, y0 + h), mask, _outline(mask, x0, y0), self.stroke)
+        return Part((x0, y0, x0 + w, y0 + h), mask[y : y + h, x : x + w], self.stroke)
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +173,7 @@ def whole(ink: np.ndarray) -> Part:
         raise ValueError("there is no ink in the picture")
     stroke = _thickness(cv2.mean(cv2.distanceTransform(mask, cv2.DIST_L2, 3), mask)[0])
     height, width = mask.shape
-    return Part((0, 0, width, height), mask, _outline(mask), float(stroke)).only(mask)
+    return Part((0, 0, width, height), mask, float(stroke)).only(mask)
 
 
 # 1. Ink
@@ -394,7 +400,7 @@ class Connected:
         x, y, w, h = self.stats[i].tolist()
         mask = cv2.inRange(self.labels[y : y + h, x : x + w], i, i)
         points = self.ends[self.starts[i] : self.starts[i + 1]].reshape(-1, 2)
-        return Part((x, y, x + w, y + h), mask, points, float(self.stroke[i]))
+        return Part((x, y, x + w, y + h), mask, float(self.stroke[i]), points)
 
 
 def _connected(mask: np.ndarray, seeds: np.ndarray, least: int = LEAST) -> Connected:
@@ -459,12 +465,6 @@ def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
     order = values.argsort()
     total = weights[order].cumsum()
     return float(values[order[total.searchsorted(total[-1] / 2)]])
-
-
-def _outline(mask: np.ndarray, x: int = 0, y: int = 0) -> np.ndarray:
-    """Points (x, y) around the ink of a mask, N x 2 int32, moved by x and y."""
-    contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE, offset=(x, y))
-    return (contours[0] if len(contours) == 1 else np.concatenate(contours))[:, 0]
 
 
 def _rulings(mask: np.ndarray, faint: np.ndarray, found: Connected) -> np.ndarray | None:
@@ -700,10 +700,11 @@ def _digits_only(row: Layout, slope: int, lowest: float = 0.35) -> Layout:
 # 4. Patches
 
 
-def patches(ink: np.ndarray, parts: list[Part], slopes: np.ndarray) -> np.ndarray:
+def patches(ink: np.ndarray, parts: list[Part], slopes: np.ndarray, cut_from: Part | None = None) -> np.ndarray:
     """N x 28 x 28 uint8, a patch as MNIST's for each part of the ink picture, its line's slope (radians) undone.
 
     Fitted into 20 x 20 with its aspect kept, the pen's thickness brought near MNIST's, centred by mass, ink near 255.
+    cut_from: what the parts are pieces of. The rest of it shows grey beside each: whoever judges a cut should see it.
     """
     if not parts:
         return np.zeros((0, PATCH, PATCH), np.uint8)
@@ -736,6 +737,16 @@ def patches(ink: np.ndarray, parts: list[Part], slopes: np.ndarray) -> np.ndarra
         pen = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (1 + abs(swell),) * 2)
         start, end = pens[order].searchsorted([swell, swell + 1]) * side
         drawn[start:end] = (cv2.dilate if swell > 0 else cv2.erode)(drawn[start:end], pen)
+    if cut_from is not None:
+        x0, y0, x1, y1 = cut_from.box
+        rest = cv2.bitwise_and(ink[y0:y1, x0:x1], cv2.dilate(cut_from.mask, NEXT))
+        rest = cv2.min(cv2.convertScaleAbs(rest, alpha=GREY / max(1.0, cv2.mean(rest, cut_from.mask)[0])), GREY)
+        corners = np.array([part.box[:2] for part in parts])
+        matrices[:, :, :2] *= (places[:, 1:] / sizes)[:, None]  # of pixels of the ink, no longer of the strip
+        matrices[:, :, 2] += (matrices[:, :, :2] @ ((x0, y0) - corners)[:, :, None])[..., 0]
+        for place, i in zip(range(0, len(drawn), side), order.tolist()):
+            piece = drawn[place : place + side]
+            cv2.max(piece, cv2.warpAffine(rest, matrices[i], (side, side)), piece)
     done = np.empty((len(parts), PATCH, PATCH), np.uint8)
     done[order] = cv2.resize(drawn, (PATCH, len(parts) * PATCH), interpolation=cv2.INTER_AREA).reshape(done.shape)
     return done

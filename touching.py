@@ -20,19 +20,18 @@ import numpy as np
 from LeNet_5 import NOT_A_DIGIT
 from segmentation import Found, Part, patches
 
-CUTS = 20  # at most, for each square of a component
-THROUGH = 0.3, 0.5, 0.7  # of the height: rows through whose places paths are looked for
+CUTS = 16  # at most, for each square of a component
+THROUGH = 0.2, 0.35, 0.5, 0.65, 0.8  # of the height: rows through whose places paths are looked for
 LEAST_INK = 0.03  # of a digit's ink: paths that divide it so much alike are one
 NEAREST = 0.06  # heights: paths closer than that in such a row are one
-PAPER_COST, ASIDE_COST = 0.02, 0.1  # of a step on paper and of one aside; a step through full ink costs 1 more
+PAPER_COST, ASIDE_COST = 0.02, 0.3  # of a step on paper and of one aside; a step through full ink costs 1 more
 INK = 60  # of 255: more is ink
 WIDEST = 1.6  # heights: no digit is wider
 NEAR = 0.15  # heights: ink that came apart is not farther apart
 AROUND = 0.35  # heights: how far from a digit's box ink that may belong to it is looked for
 SHARED = math.log(0.8)  # score of a piece that two digits share
 SURE = 0.6  # probability: what is read with it is not looked at again
-ACCEPTED = 0.4  # probability that every digit of a new grouping must have: what the demos ask of a digit,
-ACCEPTED_OF_LETTER = 0.8  # and where it may be one letter instead
+ACCEPTED = 0.4  # probability that every digit of a new grouping must have: what the demos ask of a digit
 LETTER = 0.85, 1.1  # heights: of touching digits 2 % are narrower than the first, of letters 1 % wider than the second
 LEAST = 1e-3  # probability: one bad piece is enough
 Judge = Callable[[np.ndarray], np.ndarray]  # patches M x 28 x 28 uint8 to M x 11 probabilities
@@ -84,7 +83,7 @@ def _follow(total: np.ndarray, x: np.ndarray) -> np.ndarray:
     """h x K: the columns of the cheapest paths to the columns x of the last row, from that row back to the first."""
     path = [x]
     for before in total[-2::-1]:
-        options = np.stack([before[x + 1], before[x] + ASIDE_COST, before[x + 2] + ASIDE_COST])
+        options = np.array([before[x + 1], before[x] + ASIDE_COST, before[x + 2] + ASIDE_COST])
         x = x + np.array([0, -1, 1])[options.argmin(axis=0)]
         path.append(x)
     return np.array(path)
@@ -211,7 +210,7 @@ def completed(found: Found, number: int, height: float, others: list[Part]) -> P
     mask[y0 - top : y1 - top, x0 - left : x1 - left][own] = 255
     if np.count_nonzero(mask) < 1.05 * np.count_nonzero(own):
         return None
-    around = Part((left, top, left + mask.shape[1], top + mask.shape[0]), mask, part.outline, part.stroke).only(mask)
+    around = Part((left, top, left + mask.shape[1], top + mask.shape[0]), mask, part.stroke).only(mask)
     return around if around.height <= 1.35 * height and around.width <= WIDEST * height else None
 
 
@@ -252,12 +251,17 @@ def regroup(found: Found, beliefs: np.ndarray, judge: Judge, odds: np.ndarray) -
         return found, beliefs
     heights = line_heights(found)
     digits_around = among_digits(found, probabilities)
-    lattices = [candidates(found.ink, [found.digits[i] for i in chain], heights[chain[0]]) for chain in again]
-    parts = [part for groups, _ in lattices for part in groups.values()]
-    slopes = [found.slopes[chain[0]] for chain, (groups, _) in zip(again, lattices) for _ in groups]
-    theirs = judge(patches(found.ink, parts, slopes))
-    # Among letters a cut has to be surer; among digits it must still prove itself.
-    their_odds = [max(1.0, odds[chain[0]]) for chain, (groups, _) in zip(again, lattices) for _ in groups]
+    lattices, parts, drawn, their_odds = [], [], [], []
+    for chain in again:
+        pieces = [found.digits[i] for i in chain]
+        groups, count = candidates(found.ink, pieces, heights[chain[0]])
+        slopes = [found.slopes[chain[0]]] * len(groups)
+        lattices.append((groups, count))
+        parts += groups.values()
+        drawn.append(patches(found.ink, list(groups.values()), slopes, reduce(Part.merged, pieces)))
+        # Among letters a cut has to be surer; among digits it must still prove itself.
+        their_odds += [max(1.0, odds[chain[0]])] * len(groups)
+    theirs = judge(np.concatenate(drawn))
     their_digits, their_probabilities = likeliest(reweighted(theirs, np.array(their_odds)))
     entries = [[(found.digits[i], found.lines[i], found.slopes[i], beliefs[i])] for i in range(len(beliefs))]
     start = 0
@@ -267,9 +271,8 @@ def regroup(found: Found, beliefs: np.ndarray, judge: Judge, odds: np.ndarray) -
         kept = [place[k] for k in best_grouping(list(groups), their_probabilities[place], count)]
         width = sum(found.digits[i].width for i in chain)
         maybe_letter = not digits_around[chain[0]] and width < LETTER[1] * heights[chain[0]]
-        least = ACCEPTED_OF_LETTER if maybe_letter else ACCEPTED
         strokes = maybe_letter and (their_digits[kept] == 1).all()
-        if kept and not strokes and their_probabilities[kept].min() >= least:
+        if kept and not strokes and their_probabilities[kept].min() >= ACCEPTED:
             for i in chain:
                 entries[i] = []
             line, slope = found.lines[chain[0]], found.slopes[chain[0]]

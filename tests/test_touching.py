@@ -16,7 +16,7 @@ import pages
 import paper
 import touching
 from recognition import Recognizer
-from segmentation import find, whole
+from segmentation import GREY, find, patches, whole
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +61,22 @@ def test_a_cut_goes_where_two_discs_touch():
     groups, count = touching.candidates(ink, [whole(ink)], 40.0)
     assert count == len(paths) + 1 and all(0 <= first < end <= count for first, end in groups)
     assert any(abs(part.width - 42) < 6 for part in groups.values())
+
+
+def test_beside_a_piece_the_rest_of_what_it_was_cut_from_shows_grey():
+    ink = np.zeros((60, 100), np.uint8)
+    for x in (30, 70):
+        cv2.circle(ink, (x, 30), 20, 255, 4)
+    both = whole(ink)
+    left = both.only(np.where(np.arange(both.width) < both.width // 2, both.mask, 0).astype(np.uint8))
+    slope = [0.3]  # a line that falls: what shows beside the piece is turned with it
+    alone, seen = (patches(ink, [left], slope, *more)[0].astype(int) for more in ((), (both,)))
+    added = seen - alone
+    assert 0 <= added.min() and added.max() <= GREY and not added[alone > 250].any()  # its own ink stays as it was
+    assert (added > GREY // 2).sum() > 20
+    y, x = np.nonzero(added > GREY // 2)
+    assert x.min() > 20 and y.mean() < 13  # to the right, and upright again it lies higher
+    assert (patches(ink, [both], slope, both) == patches(ink, [both], slope)).all()
 
 
 @pytest.mark.parametrize("count, least", [(2, 0.6), (3, 0.4)])
