@@ -123,7 +123,7 @@ class Recognizer:
         self.device = pick_device(device)
         self.model, self.checkpoint = load_model(self.file, self.device)
         if self.device.type == "cpu" and multiplies_bf16(self.device):
-            self.model.to(torch.bfloat16)  # half the time, and as many of MNIST's test digits misread
+            self.model.to(torch.bfloat16)  # half the time, and about as many of MNIST's test digits misread
         self.min_confidence, self.remember = min_confidence, remember
         # The last picture's patches, flat, and what they were read as; one that no patch is like to begin with.
         self.memory = np.full((1, PATCH * PATCH), 1e6, np.float32), np.zeros((1, DIGITS + 1), np.float32)

@@ -63,7 +63,7 @@ class Part:
     box: tuple[int, int, int, int]  # x0, y0, x1, y1
     mask: np.ndarray  # (y1 - y0) x (x1 - x0) uint8, 255 where its ink is
     stroke: float  # thickness in pixels
-    ends: np.ndarray | None = None  # points (x, y) where its ink begins and ends in each row, if they are known
+    points: np.ndarray | None = None  # its outline, where that is known without looking for its contour
 
     @cached_property
     def contour(self) -> np.ndarray:
@@ -74,7 +74,7 @@ class Part:
     @property
     def outline(self) -> np.ndarray:
         """Points (x, y) of its ink, N x 2 int32: its projection in any direction is theirs."""
-        return self.contour if self.ends is None else self.ends
+        return self.contour if self.points is None else self.points
 
     @property
     def width(self) -> int:
@@ -94,8 +94,8 @@ class Part:
         for part in (self, other):
             left, top, right, bottom = part.box
             mask[top - y0 : bottom - y0, left - x0 : right - x0] |= part.mask
-        ends = np.concatenate([self.outline, other.outline])
-        return Part((x0, y0, x1, y1), mask, max(self.stroke, other.stroke), ends)
+        points = np.concatenate([self.outline, other.outline])
+        return Part((x0, y0, x1, y1), mask, max(self.stroke, other.stroke), points)
 
     def only(self, mask: np.ndarray) -> Part:
         """What a mask of its own size, not empty, leaves of it."""
