@@ -32,6 +32,7 @@ FAST_MEDIAN = 72  # pixels: OpenCV's median of narrower pictures takes ten times
 NEXT = np.ones((3, 3), np.uint8)  # a pixel and its neighbours
 GREY = 90  # of 255: ink beside a piece, which it was cut from
 PATCH, BOX = 28, 20  # MNIST: the digit fitted into 20 x 20, its centre of mass in the middle of 28 x 28
+TILTS = np.tan(np.deg2rad(np.arange(-16, 17, 2)))  # of rulings, looked for within half a step of one of these
 RULING = 0.4  # of the picture's longer side: a straight line of that length is no digit's
 SEEDS = 0.1  # of a part's pixels are strong ink: blurred thin strokes have a third, noise and shadows none
 WRITING = 0.3  # of all ink's length is strokes of one pen: 0.7 and more on a page, 0.1 in a photo of a cat or a tree
@@ -305,24 +306,22 @@ def _parts(ink: np.ndarray, floor: np.ndarray, stages: dict) -> list[Part]:
     """Connected ink that may be strokes of digits."""
     lines, mask, seeds = _masks(ink, floor)
     stages["mask"] = mask
-    found = _connected(mask, seeds)
-    frames = _frames(found)
-    if frames:
-        mask = mask.copy()
-    for frame in frames:
-        x0, y0, x1, y1 = frame.box
-        for picture in (lines, mask):
-            picture[y0:y1, x0:x1] &= ~cv2.dilate(frame.mask, NEXT)
+    found = whole = _connected(mask, seeds)
     rulings = _rulings(mask, lines, found)
     if rulings is not None:
         stages["rulings"] = rulings
         mask = cv2.subtract(mask, rulings)
+        found = _connected(mask, seeds)
+    frames = _frames(found)
+    if frames:
+        mask = mask.copy()
+        for frame in frames:
+            x0, y0, x1, y1 = frame.box
+            mask[y0:y1, x0:x1] &= ~cv2.dilate(frame.mask, NEXT)
+        found = _connected(mask, seeds)
     stages["left"] = mask
-    if frames or rulings is not None:
-        left = _connected(mask, seeds)
-        alone = len(found.kept) == 1 and not found.at_edge[found.kept[0]]
-        if len(left.kept) or not alone:  # else a line that is all there is, and ends on the page: a 1
-            found = left
+    if not len(found.kept) and len(whole.kept) == 1 and not whole.at_edge[whole.kept[0]]:
+        found = whole  # a line that is all there is, and ends on the page: a 1
     stages["thickness"] = found.thickness
     length = np.where(found.at_edge, 0, found.area / found.stroke)
     stages["share"] = float(length[found.kept].sum() / max(length[1:].sum(), 1.0))
@@ -476,19 +475,44 @@ def _rulings(mask: np.ndarray, faint: np.ndarray, found: Connected) -> np.ndarra
     wide, tall = (found.stats[:, 2:] > least / 2).any(axis=0)
     if not (wide or tall):
         return None
+    # A line that ends on the page must be much longer than what is written: else it may be a stroke of a large digit.
+    others = bool((found.stats[found.kept, 2:] <= least / 2).all(axis=1).any())
     rulings = np.zeros_like(mask)
     if wide:
-        rulings |= _level_lines(mask, faint, found.thickness, least)
+        slope = _ruling_slope(found, *np.divmod(found.inside, mask.shape[1]), least)
+        rulings |= _level_lines(mask, faint, found.thickness, least, slope, others)
     if tall:
-        rulings |= _level_lines(mask.T.copy(), faint.T.copy(), found.thickness, least).T
+        slope = _ruling_slope(found, *np.divmod(found.inside, mask.shape[1])[::-1], least)
+        rulings |= _level_lines(mask.T.copy(), faint.T.copy(), found.thickness, least, slope, others).T
     return rulings if rulings.any() else None
 
 
-def _level_lines(mask: np.ndarray, faint: np.ndarray, thickness: float, least: float) -> np.ndarray:
-    """The pixels of nearly level lines that are at least that long."""
-    width = mask.shape[1]
+def _ruling_slope(found: Connected, across: np.ndarray, along: np.ndarray, least: float) -> float:
+    """The slope (a tangent) of lines that may be rulings: that in which long components' profile is the sharpest.
+
+    across, along: coordinates of found.inside at right angles to and along the lines.
+    """
+    long = (found.stats[:, 2:] > least / 2).any(axis=1)
+    points = np.flatnonzero(long[found.label])
+    points = points[:: 1 + len(points) // 20_000]
+    y, x = across[points], along[points]
+    profiles = [np.bincount(np.rint((y - slope * x - (y - slope * x).min()) / 2).astype(int)) for slope in TILTS]
+    sharpness = [float((profile.astype(float) ** 2).sum()) for profile in profiles]
+    return float(TILTS[int(np.argmax(sharpness))])
+
+
+def _level_lines(
+    mask: np.ndarray, faint: np.ndarray, thickness: float, least: float, slope: float, may_end: bool
+) -> np.ndarray:
+    """The pixels of lines of about that slope (a tangent) that are at least that long."""
+    height, width = mask.shape
     band = np.zeros_like(mask)
     length = round(max(14 * thickness, least / 10))  # no stroke of a digit is that straight for that long
+    top = min(0.0, slope * width)
+    if slope:  # sheared until they are level; columns stay columns
+        shear = np.array([[1, 0, 0], [slope, 1, top]])
+        size = (width, height + math.ceil(abs(slope) * width))
+        faint = cv2.warpAffine(faint, shear, size, flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP)
     swollen = cv2.dilate(faint, np.ones((3, 1), np.uint8))  # a sloped line's runs get long enough
     runs = cv2.morphologyEx(swollen, cv2.MORPH_OPEN, np.ones((1, length), np.uint8))
     bridged = cv2.dilate(runs, np.ones((5, length), np.uint8))
@@ -503,7 +527,7 @@ def _level_lines(mask: np.ndarray, faint: np.ndarray, thickness: float, least: f
         thick = max(1.0, float(np.median(columns[filled])) - 2)
         edge = max(2 * thick, 0.02 * width)
         through = x + filled[0] <= edge and x + filled[-1] >= width - edge
-        if len(filled) >= 0.7 * span and thick <= 2 * thickness and (through or span >= 40 * thick):
+        if len(filled) >= 0.7 * span and thick <= 2 * thickness and (through or may_end and span >= 40 * thick):
             # Its middle, by medians over stretches: digits that stand on the line don't pull it off its way.
             middle = (np.arange(h) @ line)[filled] / columns[filled]
             pieces = np.array_split(np.arange(len(filled)), max(2, len(filled) // length))
@@ -516,7 +540,8 @@ def _level_lines(mask: np.ndarray, faint: np.ndarray, thickness: float, least: f
             )
             level = np.array([np.median(middle[i]) for i in pieces])
             level = np.array([2 * level[0] - level[1], *level, 2 * level[-1] - level[-2]])
-            points = np.rint(np.stack([along + x, level + y], axis=1)).astype(np.int32)
+            along, level = along + x, level + y
+            points = np.rint(np.stack([along, level + slope * along + top], axis=1)).astype(np.int32)
             cv2.polylines(band, [points], False, 255, round(thick) + 2)
             thickest = max(thickest, thick)
     if not thickest:
