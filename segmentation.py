@@ -718,7 +718,10 @@ def _digits_only(row: Layout, slope: int, lowest: float = 0.35) -> Layout:
     flat = (widths > 2 * heights) & (heights < 3.5 * row.strokes)
     long = (heights > 2.5 * typical) & (widths < 0.25 * heights)
     hair = (widths < 0.15 * heights) & (row.strokes < 0.6 * pen)  # a fold, a sheet's edge: no 1 of the same pen
+    spans = np.hypot(widths, heights)
     drop = low | flat | long | hair
+    for i in np.flatnonzero(spans > 4 * typical).tolist():  # lines that rulings leave: their ink is not much longer
+        drop[i] |= np.count_nonzero(row.parts[i].mask) < 1.6 * spans[i] * row.strokes[i]
     return row.take(np.flatnonzero(~drop)) if drop.any() else row
 
 
