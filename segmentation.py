@@ -472,18 +472,14 @@ def _rulings(mask: np.ndarray, faint: np.ndarray, found: Connected) -> np.ndarra
     They are looked for in the faint mask, where they have fewer gaps, if any ink is long enough to be a piece of one.
     """
     least = max(mask.shape) * RULING
-    wide, tall = (found.stats[:, 2:] > least / 2).any(axis=0)
-    if not (wide or tall):
+    if not (found.stats[:, 2:] > least / 2).any():
         return None
     # A line that ends on the page must be much longer than what is written: else it may be a stroke of a large digit.
     others = bool((found.stats[found.kept, 2:] <= least / 2).all(axis=1).any())
-    rulings = np.zeros_like(mask)
-    if wide:
-        slope = _ruling_slope(found, *np.divmod(found.inside, mask.shape[1]), least)
-        rulings |= _level_lines(mask, faint, found.thickness, least, slope, others)
-    if tall:
-        slope = _ruling_slope(found, *np.divmod(found.inside, mask.shape[1])[::-1], least)
-        rulings |= _level_lines(mask.T.copy(), faint.T.copy(), found.thickness, least, slope, others).T
+    y, x = np.divmod(found.inside, mask.shape[1])
+    rulings = _level_lines(mask, faint, found.thickness, least, _ruling_slope(found, y, x, least), others)
+    slope = _ruling_slope(found, x, y, least)
+    rulings |= _level_lines(mask.T.copy(), faint.T.copy(), found.thickness, least, slope, others).T
     return rulings if rulings.any() else None
 
 
