@@ -523,7 +523,7 @@ def _level_lines(
         thick = max(1.0, float(np.median(columns[filled])) - 2)
         edge = max(2 * thick, 0.02 * width)
         through = x + filled[0] <= edge and x + filled[-1] >= width - edge
-        if len(filled) >= 0.7 * span and thick <= 2 * thickness and (through or may_end and span >= 40 * thick):
+        if len(filled) >= 0.7 * span and thick <= 2 * thickness and (through or (may_end and span >= 40 * thick)):
             # Its middle, by medians over stretches: digits that stand on the line don't pull it off its way.
             middle = (np.arange(h) @ line)[filled] / columns[filled]
             pieces = np.array_split(np.arange(len(filled)), max(2, len(filled) // length))
@@ -639,7 +639,7 @@ def _one_digit(layout: Layout, slope: int) -> list[tuple[int, int, float]]:
     broad = np.maximum(right[first], right[second]) - np.minimum(left[first], left[second])
     shared = np.minimum(right[first], right[second]) - np.maximum(left[first], left[second])
     beside = np.where(low <= 0.5 * high, 2 * stroke, np.where(low < 0.75 * high, stroke, 0))
-    above = shared >= 0.5 * np.minimum(width[first], width[second])
+    above = shared >= np.where(low <= 0.6 * high, 0.3, 0.5) * np.minimum(width[first], width[second])
     limit = np.where(above, np.maximum(2.5 * stroke, 0.12 * high), beside)
     fits = (together <= 1.35 * np.maximum(typical, high)) & (broad <= 1.1 * together) & (gap <= limit)
     pairs = np.flatnonzero(fits)[gap[fits].argsort(kind="stable")].tolist()
