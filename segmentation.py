@@ -469,29 +469,29 @@ def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
 def _rulings(mask: np.ndarray, faint: np.ndarray, found: Connected) -> np.ndarray | None:
     """Long straight thin lines of the mask (rulings, grids, margins), without the pixels where digits cross them.
 
-    They are looked for in the faint mask, where they have fewer gaps, if any ink is long enough to be a piece of one.
+    They are looked for in the faint mask, where they have fewer gaps, if any ink is long enough to be a piece of one,
+    or much of it is dashes.
     """
     least = max(mask.shape) * RULING
-    if not (found.stats[:, 2:] > least / 2).any():
+    width, height = found.stats[:, 2:].T
+    long = np.maximum(width, height) > least / 2
+    dashes = (width >= 4 * height) & (width >= 2 * found.thickness)
+    if not long.any() and width[dashes].sum() < least:
         return None
+    pieces = (long | dashes)[found.label]
     # A line that ends on the page must be much longer than what is written: else it may be a stroke of a large digit.
     others = bool((found.stats[found.kept, 2:] <= least / 2).all(axis=1).any())
-    y, x = np.divmod(found.inside, mask.shape[1])
-    rulings = _level_lines(mask, faint, found.thickness, least, _ruling_slope(found, y, x, least), others)
-    slope = _ruling_slope(found, x, y, least)
-    rulings |= _level_lines(mask.T.copy(), faint.T.copy(), found.thickness, least, slope, others).T
+    y, x = np.divmod(found.inside[pieces], mask.shape[1])
+    rulings = _level_lines(mask, faint, found.thickness, least, _ruling_slope(y, x), others)
+    rulings |= _level_lines(mask.T.copy(), faint.T.copy(), found.thickness, least, _ruling_slope(x, y), others).T
     return rulings if rulings.any() else None
 
 
-def _ruling_slope(found: Connected, across: np.ndarray, along: np.ndarray, least: float) -> float:
-    """The slope (a tangent) of lines that may be rulings: that in which long components' profile is the sharpest.
-
-    across, along: coordinates of found.inside at right angles to and along the lines.
+def _ruling_slope(across: np.ndarray, along: np.ndarray) -> float:
+    """The slope (a tangent) that lines have whose pixels' coordinates are given, at right angles to them and along them:
+    that in which their profile is the sharpest.
     """
-    long = (found.stats[:, 2:] > least / 2).any(axis=1)
-    points = np.flatnonzero(long[found.label])
-    points = points[:: 1 + len(points) // 20_000]
-    y, x = across[points], along[points]
+    y, x = (n[:: 1 + len(n) // 20_000] for n in (across, along))
     profiles = [np.bincount(np.rint((y - slope * x - (y - slope * x).min()) / 2).astype(int)) for slope in TILTS]
     sharpness = [float((profile.astype(float) ** 2).sum()) for profile in profiles]
     return float(TILTS[int(np.argmax(sharpness))])
