@@ -323,8 +323,7 @@ def _parts(ink: np.ndarray, floor: np.ndarray, stages: dict) -> list[Part]:
     if not len(found.kept) and len(whole.kept) == 1 and not whole.at_edge[whole.kept[0]]:
         found = whole  # a line that is all there is, and ends on the page: a 1
     stages["thickness"] = found.thickness
-    length = np.where(found.at_edge, 0, found.area / found.stroke)
-    stages["share"] = float(length[found.kept].sum() / max(length[1:].sum(), 1.0))
+    stages["share"] = found.share
     if 0 < stages["share"] < WRITING:
         return []
     return [found.part(i) for i in found.kept[~_cut_off(found)[found.kept]].tolist()]
@@ -393,6 +392,12 @@ class Connected:
     thickness: float  # of the pen, in pixels
     ends: np.ndarray  # R x 2 x 2: the points (x, y) where ink begins and ends in a row, component after component,
     starts: np.ndarray  # and where in it each component starts
+
+    @property
+    def share(self) -> float:
+        """How much of all the ink's length is in components that are like strokes and not cut off by the edge, 0..1."""
+        length = np.where(self.at_edge, 0, self.area / self.stroke)
+        return float(length[self.kept].sum() / max(length[1:].sum(), 1.0))
 
     def part(self, i: int) -> Part:
         """Component i."""
@@ -470,15 +475,17 @@ def _rulings(mask: np.ndarray, faint: np.ndarray, found: Connected) -> np.ndarra
     """Long straight thin lines of the mask (rulings, grids, margins), without the pixels where digits cross them.
 
     They are looked for in the faint mask, where they have fewer gaps, if any ink is long enough to be a piece of one,
-    or much of it is dashes.
+    or much of it is dashes, or more than on a page of writing is no strokes: the crossings of a faint grid.
     """
     least = max(mask.shape) * RULING
     width, height = found.stats[:, 2:].T
     long = np.maximum(width, height) > least / 2
     dashes = (width >= 4 * height) & (width >= 2 * found.thickness)
-    if not long.any() and width[dashes].sum() < least:
+    writing = not len(found.kept) or found.share > 2 * WRITING
+    if not long.any() and width[dashes].sum() < least and writing:
         return None
-    pieces = (long | dashes)[found.label]
+    pieces = long | dashes
+    pieces = (pieces if pieces.any() else ~pieces)[found.label]
     # A line that ends on the page must be much longer than what is written: else it may be a stroke of a large digit.
     others = bool((found.stats[found.kept, 2:] <= least / 2).all(axis=1).any())
     y, x = np.divmod(found.inside[pieces], mask.shape[1])
@@ -509,7 +516,8 @@ def _level_lines(
         shear = np.array([[1, 0, 0], [slope, 1, top]])
         size = (width, height + math.ceil(abs(slope) * width))
         faint = cv2.warpAffine(faint, shear, size, flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP)
-    swollen = cv2.dilate(faint, np.ones((3, 1), np.uint8))  # a sloped line's runs get long enough
+    swell = 2 * round(length / 16)
+    swollen = cv2.dilate(faint, np.ones((1 + swell, 1), np.uint8))  # a sloped line's runs get long enough
     runs = cv2.morphologyEx(swollen, cv2.MORPH_OPEN, np.ones((1, length), np.uint8))
     bridged = cv2.dilate(runs, np.ones((5, length), np.uint8))
     _, labels, stats, _ = cv2.connectedComponentsWithStats(bridged, connectivity=8)
@@ -520,7 +528,7 @@ def _level_lines(
         columns = line.sum(axis=0)
         filled = np.flatnonzero(columns)
         span = filled[-1] + 1 - filled[0]
-        thick = max(1.0, float(np.median(columns[filled])) - 2)
+        thick = max(1.0, float(np.median(columns[filled])) - swell)
         edge = max(2 * thick, 0.02 * width)
         through = x + filled[0] <= edge and x + filled[-1] >= width - edge
         if len(filled) >= 0.7 * span and thick <= 2 * thickness and (through or (may_end and span >= 40 * thick)):
