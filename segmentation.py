@@ -284,15 +284,15 @@ def _stroke_bound(dark: np.ndarray) -> int:
     """A bound for the strokes' thickness: the least window whose closing (fill the dark up) takes all strokes away."""
     short = min(dark.shape)
     sides = [max(3, short // n | 1) for n in (16, 8, 4, 2)]
-    some = np.ascontiguousarray(dark[::2, ::2])  # enough to count
-    most = math.ceil(0.998 * some.size) - 1
     filled, closed, step = [], dark, 1
     for side in sides:
         while step < side // 7:  # what is closed already has nothing as narrow as that: fewer pixels tell the same
-            closed, step = closed[::2, ::2], 2 * step
+            closed, dark, step = closed[::2, ::2], dark[::2, ::2], 2 * step
         closed = _close(closed, side // step)
-        depths = cv2.subtract(cv2.resize(closed, some.shape[::-1], interpolation=cv2.INTER_LINEAR), some)
-        filled.append(int(np.partition(depths.ravel(), most)[most]))
+        every = max(1, 2 // step)  # enough to count
+        depths = (closed[::every, ::every] - dark[::every, ::every]).ravel()
+        most = math.ceil(0.998 * len(depths)) - 1
+        filled.append(int(np.partition(depths, most)[most]))
     for side, now, wider in zip(sides, filled, filled[1:]):
         if now >= 0.8 * wider and now >= 0.4 * filled[-1]:
             return side
