@@ -725,7 +725,7 @@ def _digits_only(row: Layout, slope: int, lowest: float = 0.35) -> Layout:
     spans = np.hypot(widths, heights)
     drop = low | flat | long | hair
     for i in np.flatnonzero(spans > 4 * typical).tolist():  # lines that rulings leave: their ink is not much longer
-        drop[i] |= np.count_nonzero(row.parts[i].mask) < 1.6 * spans[i] * row.strokes[i]
+        drop[i] |= np.count_nonzero(row.parts[i].mask) < 2.5 * spans[i] * row.strokes[i]
     return row.take(np.flatnonzero(~drop)) if drop.any() else row
 
 
