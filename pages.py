@@ -263,7 +263,7 @@ def strip_of(rng: np.random.Generator, digits: np.ndarray) -> tuple[np.ndarray, 
 
 def seen(rng: np.random.Generator, ink: np.ndarray) -> np.ndarray:
     """Ink (h x w uint8, bright on 0) as a camera sees it: blurred, noisy, its contrast stretched."""
-    ink = cv2.GaussianBlur(ink, (0, 0), rng.uniform(0.3, 0.03 * len(ink)))
+    ink = cv2.GaussianBlur(ink, (0, 0), rng.uniform(0.3, max(0.3, 0.03 * len(ink))))
     ink = cv2.add(ink, rng.normal(0, rng.uniform(0, 10), ink.shape), dtype=cv2.CV_8U)
     return cv2.convertScaleAbs(ink, alpha=rng.uniform(1.0, 1.3))
 
