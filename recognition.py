@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -87,7 +88,7 @@ def _nearest(pixels: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return nearest, apart[np.arange(len(nearest)), nearest] <= ALIKE**2 * pixels.shape[1]
 
 
-def odds_in_context(beliefs: np.ndarray, lines: np.ndarray) -> np.ndarray:
+def odds_in_context(beliefs: np.ndarray, lines: np.ndarray, units: np.ndarray | None = None) -> np.ndarray:
     """How many times likelier than on average "not a digit" is at each place of a page: N factors.
 
     An S among letters is no 5, and a 5 like an S among digits is one: what the others of the page, and above all of
@@ -98,12 +99,14 @@ def odds_in_context(beliefs: np.ndarray, lines: np.ndarray) -> np.ndarray:
     odds = np.ones(len(beliefs))
     if len(beliefs) < 2:
         return odds
-    in_line = np.bincount(lines)[lines]
+    units = np.arange(len(beliefs)) if units is None else units
+    size = np.bincount(units)[units]
+    page, line = len(beliefs) + 1 - size, np.bincount(lines)[lines] + 1 - size  # that count, and one more
     for _ in range(5):  # it settles sooner
         rejected = reweighted(beliefs, odds)[:, NOT_A_DIGIT]
-        of_line = np.bincount(lines, rejected)[lines]
-        share = (USUAL + rejected.sum() - rejected) / len(beliefs)  # of the page, as if one more were as usual
-        share = (share + of_line - rejected) / in_line  # and of the line, as if one more were as the page is
+        own = np.bincount(units, rejected)[units]
+        share = (USUAL + rejected.sum() - own) / page  # of the page, as if one more were as usual
+        share = (share + np.bincount(lines, rejected)[lines] - own) / line  # and of the line, one as the page is
         odds = share / (1 - share) / (USUAL / (1 - USUAL))
     return odds
 
@@ -162,7 +165,7 @@ class Recognizer:
         doubtful = _flat(drawn[likeliest(beliefs)[1] < SURE])
         if not len(doubtful) or (self.remember and _nearest(doubtful, self.in_vain)[1].all()):
             return found, beliefs
-        again = reread(found, beliefs, self.classify, odds_in_context(beliefs, found.lines))
+        again = reread(found, beliefs, self.classify, partial(odds_in_context, beliefs, found.lines))
         self.in_vain = doubtful if again[0].digits == found.digits else self.in_vain[:0]
         return again
 

@@ -495,8 +495,9 @@ def _rulings(mask: np.ndarray, faint: np.ndarray, found: Connected) -> np.ndarra
 
 
 def _ruling_slope(across: np.ndarray, along: np.ndarray) -> float:
-    """The slope (a tangent) that lines have whose pixels' coordinates are given, at right angles to them and along them:
-    that in which their profile is the sharpest.
+    """The slope (a tangent) of lines: that in which the profile of their pixels is the sharpest.
+
+    across, along: the pixels' coordinates at right angles to the lines and along them.
     """
     y, x = (n[:: 1 + len(n) // 20_000] for n in (across, along))
     profiles = [np.bincount(np.rint((y - slope * x - (y - slope * x).min()) / 2).astype(int)) for slope in TILTS]

@@ -34,6 +34,7 @@ SURE = 0.6  # probability: what is read with it is not looked at again
 ACCEPTED = 0.4  # probability that every digit of a new grouping must have: what the demos ask of a digit
 LETTER = 0.85, 1.1  # heights: of touching digits 2 % are narrower than the first, of letters 1 % wider than the second
 LEAST = 1e-3  # probability: one bad piece is enough
+Context = Callable[[np.ndarray], np.ndarray]  # which parts may be one thing, N, to N odds of "not a digit"
 Judge = Callable[[np.ndarray], np.ndarray]  # patches M x 28 x 28 uint8 to M x 11 probabilities
 
 
@@ -243,12 +244,16 @@ def _within(inner: tuple[int, int, int, int], outer: tuple[int, int, int, int]) 
     return inner[0] >= outer[0] and inner[1] >= outer[1] and inner[2] <= outer[2] and inner[3] <= outer[3]
 
 
-def regroup(found: Found, beliefs: np.ndarray, judge: Judge, odds: np.ndarray) -> tuple[Found, np.ndarray]:
+def regroup(found: Found, beliefs: np.ndarray, judge: Judge, context: Context) -> tuple[Found, np.ndarray]:
     """What was found, with neighbouring pieces grouped anew where they read better so. In and out as `reread`."""
     probabilities = likeliest(beliefs)[1]
     again = chains(found, probabilities) if (probabilities < SURE).any() else []
     if not again:
         return found, beliefs
+    units = np.arange(len(beliefs))
+    for chain in again:
+        units[chain] = chain[0]
+    odds = context(units)  # the pieces of a digit say nothing about what stands around it
     heights = line_heights(found)
     digits_around = among_digits(found, probabilities)
     lattices, parts, drawn, their_odds = [], [], [], []
@@ -281,13 +286,14 @@ def regroup(found: Found, beliefs: np.ndarray, judge: Judge, odds: np.ndarray) -
     return replace(found, digits=list(new_parts), lines=np.array(lines), slopes=np.array(slopes)), np.array(beliefs)
 
 
-def reread(found: Found, beliefs: np.ndarray, judge: Judge, odds: np.ndarray) -> tuple[Found, np.ndarray]:
+def reread(found: Found, beliefs: np.ndarray, judge: Judge, context: Context) -> tuple[Found, np.ndarray]:
     """What was found, with touching digits taken apart and broken ones put together where that reads better.
 
     beliefs: what the network makes of each part, N x 11 probabilities, the last of "not a digit". judge: gives the same
-    of candidates' patches (M x 28 x 28 uint8). odds: N, recognition.odds_in_context. The first two again.
+    of candidates' patches (M x 28 x 28 uint8). context: recognition.odds_in_context, of its `units`. Beliefs of the new
+    parts come back with them.
     """
-    return complete(*regroup(found, beliefs, judge, odds), judge)
+    return complete(*regroup(found, beliefs, judge, context), judge)
 
 
 def likeliest(beliefs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -71,7 +71,7 @@ STAGES = {  # what is switched off: where, which name, what stands in for it
     "touching digits taken apart": (touching, "regroup", lambda found, beliefs, *_: (found, beliefs)),
     "doubtful digits completed": (touching, "complete", lambda found, beliefs, *_: (found, beliefs)),
     "both of these": (recognition, "reread", lambda found, beliefs, *_: (found, beliefs)),
-    "what stands around": (recognition, "odds_in_context", lambda beliefs, _: np.ones(len(beliefs))),
+    "what stands around": (recognition, "odds_in_context", lambda beliefs, *_: np.ones(len(beliefs))),
 }
 
 

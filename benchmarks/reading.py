@@ -111,7 +111,7 @@ def main(argv: list[str] | None = None) -> int:
             both = pages.LETTERS | pages.OPERATORS
             for name, signs in (("letters", pages.LETTERS), ("operators", pages.OPERATORS), ("both", both)):
                 share = rejected(recognizer, signs, opt.number // 5)
-                with patch.object(recognition, "odds_in_context", lambda beliefs, _: np.ones(len(beliefs))):
+                with patch.object(recognition, "odds_in_context", lambda beliefs, *_: np.ones(len(beliefs))):
                     alone = rejected(recognizer, signs, opt.number // 5)
                 print(f"  {name} rejected: {100 * share:.1f} % (each judged alone: {100 * alone:.1f} %)")
         if opt.misread and misread:

@@ -107,7 +107,7 @@ def test_nothing_is_looked_at_again_where_nothing_is_in_doubt(digits):
     def judge(_: np.ndarray) -> None:
         raise AssertionError("this would cost time")
 
-    assert touching.reread(found, np.eye(11)[[1, 5, 7, 9, 2, 2]], judge, np.ones(6))[0] is found
+    assert touching.reread(found, np.eye(11)[[1, 5, 7, 9, 2, 2]], judge, lambda units: np.ones(6))[0] is found
 
 
 def test_what_stays_in_doubt_is_looked_at_once(digits, monkeypatch):
