@@ -159,7 +159,10 @@ def find(image: np.ndarray, single: bool = False, stages: dict | None = None) ->
     if parts:
         layout = Layout.of(parts)
         slope = _slope(layout)
-        layout = _digits_only(_join(layout, slope), slope, 0.25)
+        joined = _join(layout, slope)
+        layout = _digits_only(joined, slope, 0.25)
+        if len(layout.parts) < len(joined.parts):
+            slope = _slope(layout)  # the digits' own
         rows = [([reduce(Part.merged, layout.parts)], 0.0)] if single else _rows(layout, slope)
     stages["digits"] = [digit for row, _ in rows for digit in row]
     lines = np.repeat(np.arange(len(rows), dtype=np.int32), [len(row) for row, _ in rows])
@@ -689,6 +692,10 @@ def _rows(layout: Layout, slope: int) -> list[tuple[list[Part], float]]:
     if not layout.parts:
         return []
     left, first, right, last = layout.boxes(slope)
+    across = _across_lines(first, last)
+    if across.any():
+        alone = [([layout.parts[i]], float(ANGLES[slope])) for i in np.flatnonzero(across)]
+        return _rows(layout.take(np.flatnonzero(~across)), slope) + alone
     inner = (last - first) / 4  # the middle half counts: strokes reach into the next line
     rows = _bands(first + inner, last - inner)
     if len(rows) > 1:
@@ -704,6 +711,17 @@ def _rows(layout: Layout, slope: int) -> list[tuple[list[Part], float]]:
     row = _digits_only(layout, slope)
     left, _, right, _ = row.boxes(slope)
     return [([row.parts[i] for i in (left + right).argsort().tolist()], float(ANGLES[slope]))] if row.parts else []
+
+
+def _across_lines(first: np.ndarray, last: np.ndarray) -> np.ndarray:
+    """N bool: which parts, by where they begin and end across the text, span lines of the others: braces, scribble."""
+    heights = last - first
+    tall = heights > 3 * np.sort(heights)[len(heights) // 2]
+    if not tall.any():
+        return tall
+    first_of, last_of = (first + heights / 4)[~tall], (last - heights / 4)[~tall]
+    middles = np.array([np.median(first_of[line] + last_of[line]) / 2 for line in _bands(first_of, last_of)])
+    return tall & (((middles > first[:, None]) & (middles < last[:, None])).sum(axis=1) > 1)
 
 
 def _bands(first: np.ndarray, last: np.ndarray, gap: float = 0.0) -> list[np.ndarray]:
