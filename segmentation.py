@@ -160,7 +160,7 @@ def find(image: np.ndarray, single: bool = False, stages: dict | None = None) ->
         layout = Layout.of(parts)
         slope = _slope(layout)
         joined = _join(layout, slope)
-        layout = _digits_only(joined, slope, 0.25)
+        layout = _digits_only(joined, slope)
         if len(layout.parts) < len(joined.parts):
             slope = _slope(layout)  # the digits' own
         rows = [([reduce(Part.merged, layout.parts)], 0.0)] if single else _rows(layout, slope)
@@ -731,13 +731,13 @@ def _bands(first: np.ndarray, last: np.ndarray, gap: float = 0.0) -> list[np.nda
     return np.split(order, breaks) if len(breaks) else [order]
 
 
-def _digits_only(row: Layout, slope: int, lowest: float = 0.35) -> Layout:
+def _digits_only(row: Layout, slope: int) -> Layout:
     """A line without its minus signs, dots and commas, much lower than its digits, and what is left of rulings."""
     left, top, right, bottom = row.boxes(slope)  # a digit on a steep line lies down in the picture
     widths, heights = right - left, bottom - top
     weights = np.minimum(heights, widths)
     typical, pen = _weighted_median(heights, weights), _weighted_median(row.strokes, weights)
-    low = (heights < lowest * typical) & (row.strokes > 0.4 * pen)
+    low = (heights < 0.35 * typical) & (row.strokes > 0.4 * pen)
     flat = (widths > 2 * heights) & (heights < 3.5 * row.strokes)
     long = (heights > 2.5 * typical) & (widths < 0.25 * heights)
     hair = (widths < 0.15 * heights) & (row.strokes < 0.6 * pen)  # a fold, a sheet's edge: no 1 of the same pen
