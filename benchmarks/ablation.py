@@ -1,6 +1,7 @@
 """What each stage of the segmentation brings: all is read again with one stage switched off at a time.
 
     PHOTOS_DIR=photos python benchmarks/ablation.py
+    PHOTOS_DIR=photos python benchmarks/ablation.py --altered     nothing switched off; every picture seen otherwise
 
 PHOTOS_DIR is a folder with images/ and labels.json (a list of {"file", "kind", "lines"}). A row a stage: the photos'
 digit error rate (edit distance over digits written) by kind, false digits a picture where there are none, and how many
@@ -11,8 +12,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from unittest.mock import patch
@@ -75,11 +78,56 @@ STAGES = {  # what is switched off: where, which name, what stands in for it
 }
 
 
-def measure(recognizer: Recognizer, photos: Path, labels: list[dict]) -> list[float]:
+def scaled(factor: float) -> Callable[[np.ndarray], np.ndarray]:
+    """So many times as wide and high."""
+    return lambda p: cv2.resize(p, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+
+
+def turned(degrees: float) -> Callable[[np.ndarray], np.ndarray]:
+    """Turned about the middle, all of it; what was beyond the edge is like the edge."""
+
+    def turn(picture: np.ndarray) -> np.ndarray:
+        height, width = picture.shape[:2]
+        c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+        size = int(width * c + height * abs(s)), int(height * c + width * abs(s))
+        matrix = cv2.getRotationMatrix2D((width / 2, height / 2), degrees, 1)
+        matrix[:, 2] += (np.array(size) - (width, height)) / 2
+        return cv2.warpAffine(picture, matrix, size, borderMode=cv2.BORDER_REPLICATE)
+
+    return turn
+
+
+def noisy(picture: np.ndarray) -> np.ndarray:
+    """With a sensor's noise, of deviation 12."""
+    noise = np.random.default_rng(0).normal(0, 12, picture.shape)
+    return cv2.add(picture, noise, dtype=cv2.CV_8U)
+
+
+ALTERED = {
+    "as they are": lambda p: p,
+    "0.35 times the size": scaled(0.35),
+    "0.5 times": scaled(0.5),
+    "0.7 times": scaled(0.7),
+    "turned by -7 degrees": turned(-7),
+    "-3": turned(-3),
+    "3": turned(3),
+    "7": turned(7),
+    "brighter (gamma 0.6)": lambda p: np.uint8(255 * (p / 255) ** 0.6),
+    "darker (gamma 1.6)": lambda p: np.uint8(255 * (p / 255) ** 1.6),
+    "blurred (deviation a thousandth of the longer side)": lambda p: cv2.GaussianBlur(p, (0, 0), max(p.shape) / 1000),
+    "blurred twice as much": lambda p: cv2.GaussianBlur(p, (0, 0), max(p.shape) / 500),
+    "noise": noisy,
+    "the negative": cv2.bitwise_not,
+}
+
+
+def measure(
+    recognizer: Recognizer, photos: Path, labels: list[dict], alter: Callable[[np.ndarray], np.ndarray] = lambda p: p
+) -> list[float]:
     """The row's figures: error rates in per cent of plain and hard pages and single digits, false digits, pages."""
     errors, written, negatives = {}, {}, 0
     for row in labels:
-        read = "".join(recognizer.read(read_image(photos / "images" / row["file"])).lines)
+        read = "".join(recognizer.read(alter(read_image(photos / "images" / row["file"]))).lines)
         kind, truth = row["kind"], "".join(row["lines"])
         errors[kind] = errors.get(kind, 0) + errors_between(truth, read)
         written[kind] = written.get(kind, 0) + len(truth)
@@ -88,7 +136,7 @@ def measure(recognizer: Recognizer, photos: Path, labels: list[dict]) -> list[fl
     right = 0
     for seed in range(PAGES):
         made, _ = composed(seed)
-        right += len(segmentation.segment(made.picture).boxes) == len(made.labels)
+        right += len(segmentation.segment(alter(made.picture)).boxes) == len(made.labels)
     return [*rates, errors["negative"] / negatives, 100 * right / PAGES]
 
 
@@ -96,6 +144,7 @@ def main(argv: list[str] | None = None) -> int:
     """Measure and print; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", default=options.DEFAULT_WEIGHTS, metavar="FILE_OR_RUN")
+    parser.add_argument("--altered", action="store_true", help="alter the pictures instead of the segmentation")
     opt = parser.parse_args(argv)
 
     def body() -> None:
@@ -104,12 +153,20 @@ def main(argv: list[str] | None = None) -> int:
         photos = Path(os.environ["PHOTOS_DIR"])
         labels = json.loads((photos / "labels.json").read_text(encoding="utf-8"))
         recognizer = Recognizer(opt.weights, "cpu", options.demo_parser().get_default("min_confidence"))
-        print("| switched off | plain % | hard % | single % | false digits | composed pages right % |")
-        print("| --- | --- | --- | --- | --- | --- |")
-        for name, switched in tqdm(STAGES.items(), unit="stage", leave=False):
-            with patch.object(*switched) if switched else nullcontext():
-                figures = measure(recognizer, photos, labels)
-            print(f"| {name} | " + " | ".join(f"{value:.1f}" for value in figures) + " |", flush=True)
+        print(
+            f"| {'pictures' if opt.altered else 'switched off'} | plain % | hard % | single % | false digits | ", end=""
+        )
+        print("composed pages right % |\n| --- | --- | --- | --- | --- | --- |")
+        rows = []
+        for name, change in tqdm((ALTERED if opt.altered else STAGES).items(), unit="row", leave=False):
+            if opt.altered:
+                rows.append(measure(recognizer, photos, labels, change))
+            else:
+                with patch.object(*change) if change else nullcontext():
+                    rows.append(measure(recognizer, photos, labels))
+            print(f"| {name} | " + " | ".join(f"{value:.1f}" for value in rows[-1]) + " |", flush=True)
+        if opt.altered:
+            print("| mean | " + " | ".join(f"{value:.1f}" for value in np.mean(rows, axis=0)) + " |")
 
     return run_script(body)
 
