@@ -122,7 +122,7 @@ ALTERED = {
 
 
 def measure(
-    recognizer: Recognizer, photos: Path, labels: list[dict], alter: Callable[[np.ndarray], np.ndarray] = lambda p: p
+    recognizer: Recognizer, photos: Path, labels: list[dict], alter: Callable[[np.ndarray], np.ndarray]
 ) -> list[float]:
     """The row's figures: error rates in per cent of plain and hard pages and single digits, false digits, pages."""
     errors, written, negatives = {}, {}, 0
@@ -153,17 +153,14 @@ def main(argv: list[str] | None = None) -> int:
         photos = Path(os.environ["PHOTOS_DIR"])
         labels = json.loads((photos / "labels.json").read_text(encoding="utf-8"))
         recognizer = Recognizer(opt.weights, "cpu", options.demo_parser().get_default("min_confidence"))
-        print(
-            f"| {'pictures' if opt.altered else 'switched off'} | plain % | hard % | single % | false digits | ", end=""
-        )
-        print("composed pages right % |\n| --- | --- | --- | --- | --- | --- |")
+        what = "seen" if opt.altered else "switched off"
+        print(f"| {what} | plain % | hard % | single % | false digits | composed pages right % |")
+        print("| --- | --- | --- | --- | --- | --- |")
         rows = []
         for name, change in tqdm((ALTERED if opt.altered else STAGES).items(), unit="row", leave=False):
-            if opt.altered:
-                rows.append(measure(recognizer, photos, labels, change))
-            else:
-                with patch.object(*change) if change else nullcontext():
-                    rows.append(measure(recognizer, photos, labels))
+            switched, alter = ((), change) if opt.altered else (change, lambda picture: picture)
+            with patch.object(*switched) if switched else nullcontext():
+                rows.append(measure(recognizer, photos, labels, alter))
             print(f"| {name} | " + " | ".join(f"{value:.1f}" for value in rows[-1]) + " |", flush=True)
         if opt.altered:
             print("| mean | " + " | ".join(f"{value:.1f}" for value in np.mean(rows, axis=0)) + " |")
