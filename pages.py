@@ -284,7 +284,7 @@ def cut_strings(rng: np.random.Generator, images: np.ndarray, labels: np.ndarray
     """What touching.py's candidate cuts make of strings of touching digits: right ones and as many wrong ones."""
     patches, truth = [], []
     for _ in range(number):
-        rows = rng.integers(len(images), size=1 + int(rng.choice(3, p=[0.15, 0.55, 0.3])))
+        rows = rng.integers(len(images), size=1 + int(rng.choice(3, p=[0.2, 0.5, 0.3])))
         signs, names = images[rows].copy(), labels[rows].copy()
         for k in np.flatnonzero(rng.random(len(rows)) < OTHERS):  # a 1 with a flag is no 11
             signs[k] = other_digit(rng, int(names[k]))
@@ -323,7 +323,7 @@ def cut_strings(rng: np.random.Generator, images: np.ndarray, labels: np.ndarray
         # The hardest wrong ones are few: a digit with all of a neighbour, mostly a 1.
         hard, easy = (rng.permutation(np.flatnonzero(wrong & which)) for which in (several, ~several))
         kept = np.concatenate([right, hard[: (1 + len(right)) // 2], easy[: 1 + len(right) // 2]])
-        beside = whole if rng.random() < 0.85 else None  # strokes also come apart where nothing is known of the rest
+        beside = whole if rng.random() < 0.8 else None  # strokes also come apart where nothing is known of the rest
         patches.append(segmentation.patches(ink, [pieces[k] for k in kept], [slope] * len(kept), beside))
         truth += [*names[best[right]], *[NOT_A_DIGIT] * (len(kept) - len(right))]
     return np.concatenate(patches), np.array(truth, np.int64)

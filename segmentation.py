@@ -35,7 +35,7 @@ PATCH, BOX = 28, 20  # MNIST: the digit fitted into 20 x 20, its centre of mass 
 TILTS = np.tan(np.deg2rad(np.arange(-16, 17, 2)))  # of rulings, looked for within half a step of one of these
 RULING = 0.4  # of the picture's longer side: a straight line of that length is no digit's
 SEEDS = 0.1  # of a part's pixels are strong ink: blurred thin strokes have a third, noise and shadows none
-WRITING = 0.3  # of all ink's length is strokes of one pen: 0.7 and more on a page, 0.1 in a photo of a cat or a tree
+WRITING = 0.4  # of all ink's length is strokes of one pen: 0.7 and more on a page, 0.1 to 0.4 in photos of cats or stains
 THICK = 2.5  # pixels: strokes that a mask keeps whole; MNIST's are 2 to 4 pixels in a patch
 SLIM = 3.0  # strokes: no digit is shorter; the thickest of MNIST's has 3.9, a small and blurred one 3
 LEAST = 7  # pixels: the lowest raster in which ten digits differ (the 5 x 7 fonts)
@@ -484,7 +484,7 @@ def _rulings(mask: np.ndarray, faint: np.ndarray, found: Connected) -> np.ndarra
     width, height = found.stats[:, 2:].T
     long = np.maximum(width, height) > least / 2
     dashes = (width >= 4 * height) & (width >= 2 * found.thickness)
-    writing = not len(found.kept) or found.share > 2 * WRITING
+    writing = not len(found.kept) or found.share > 1.5 * WRITING
     if not long.any() and width[dashes].sum() < least and writing:
         return None
     pieces = long | dashes

@@ -31,7 +31,7 @@ NEAR = 0.15  # heights: ink that came apart is not farther apart
 AROUND = 0.35  # heights: how far from a digit's box ink that may belong to it is looked for
 SHARED = math.log(0.8)  # score of a piece that two digits share
 SURE = 0.6  # probability: what is read with it is not looked at again
-ACCEPTED = 0.4  # probability that every digit of a new grouping must have: what the demos ask of a digit
+ACCEPTED = 0.4  # probability that the digits of a new grouping must have: what the demos ask of a digit
 LETTER = 0.85, 1.1  # heights: of touching digits 2 % are narrower than the first, of letters 1 % wider than the second
 LEAST = 1e-3  # probability: one bad piece is enough
 Context = Callable[[np.ndarray], np.ndarray]  # which parts may be one thing, N, to N odds of "not a digit"
@@ -277,7 +277,8 @@ def regroup(found: Found, beliefs: np.ndarray, judge: Judge, context: Context) -
         width = sum(found.digits[i].width for i in chain)
         maybe_letter = not digits_around[chain[0]] and width < LETTER[1] * heights[chain[0]]
         strokes = maybe_letter and (their_digits[kept] == 1).all()
-        if kept and not strokes and their_probabilities[kept].min() >= ACCEPTED:
+        accepted = their_probabilities[kept] >= ACCEPTED  # among digits most are enough: the others stay unread
+        if kept and not strokes and (accepted.all() or (digits_around[chain[0]] and accepted.mean() > 0.5)):
             for i in chain:
                 entries[i] = []
             line, slope = found.lines[chain[0]], found.slopes[chain[0]]
