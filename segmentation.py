@@ -163,7 +163,7 @@ def find(image: np.ndarray, single: bool = False, stages: dict | None = None) ->
         layout = _digits_only(joined, slope)
         if len(layout.parts) < len(joined.parts):
             slope = _slope(layout)  # the digits' own
-        rows = [([reduce(Part.merged, layout.parts)], 0.0)] if single else _rows(layout, slope)
+        rows = [([reduce(Part.merged, layout.parts)], 0.0)] if single and layout.parts else _rows(layout, slope)
     stages["digits"] = [digit for row, _ in rows for digit in row]
     lines = np.repeat(np.arange(len(rows), dtype=np.int32), [len(row) for row, _ in rows])
     slopes = np.array([slope for _, slope in rows])[lines]
@@ -396,7 +396,7 @@ class Connected:
     ends: np.ndarray  # R x 2 x 2: the points (x, y) where ink begins and ends in a row, component after component,
     starts: np.ndarray  # and where in it each component starts
 
-    @property
+    @cached_property
     def share(self) -> float:
         """How much of all the ink's length is in components that are like strokes and not cut off by the edge, 0..1."""
         length = np.where(self.at_edge, 0, self.area / self.stroke)

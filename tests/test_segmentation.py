@@ -122,6 +122,13 @@ def test_nothing_to_read(size: tuple[int, int], channels: tuple[int, ...]) -> No
         assert len(segment(noise).boxes) == 0
 
 
+def test_a_dash_alone_is_no_digit_even_where_one_is_promised() -> None:
+    picture = np.full((200, 300, 3), 230, np.uint8)
+    cv2.line(picture, (60, 100), (240, 104), (20, 20, 20), 6)
+    for single in (False, True):
+        assert not len(segment(picture, single).boxes)
+
+
 def test_empty_picture() -> None:
     well_formed(segment(np.zeros((0, 0, 3), np.uint8)), np.zeros((0, 0, 3), np.uint8))
 
