@@ -291,8 +291,8 @@ def reread(found: Found, beliefs: np.ndarray, judge: Judge, context: Context) ->
     """What was found, with touching digits taken apart and broken ones put together where that reads better.
 
     beliefs: what the network makes of each part, N x 11 probabilities, the last of "not a digit". judge: gives the same
-    of candidates' patches (M x 28 x 28 uint8). context: recognition.odds_in_context, of its `units`. Beliefs of the new
-    parts come back with them.
+    of candidates' patches (M x 28 x 28 uint8). context: recognition.odds_in_context, of its `units`. The first two
+    again, as they are now.
     """
     return complete(*regroup(found, beliefs, judge, context), judge)
 
