@@ -30,6 +30,7 @@ from test_segmentation import composed
 from tqdm import tqdm
 
 import options
+import paper
 import recognition
 import segmentation
 import touching
@@ -88,19 +89,12 @@ def turned(degrees: float) -> Callable[[np.ndarray], np.ndarray]:
 
     def turn(picture: np.ndarray) -> np.ndarray:
         height, width = picture.shape[:2]
-        c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-        size = int(width * c + height * abs(s)), int(height * c + width * abs(s))
-        matrix = cv2.getRotationMatrix2D((width / 2, height / 2), degrees, 1)
-        matrix[:, 2] += (np.array(size) - (width, height)) / 2
-        return cv2.warpAffine(picture, matrix, size, borderMode=cv2.BORDER_REPLICATE)
+        c, s = math.cos(math.radians(degrees)), math.sin(math.radians(abs(degrees)))
+        frame = int(width * c + height * s), int(height * c + width * s)
+        matrix = paper.turned((width, height), degrees, frame=frame)
+        return cv2.warpPerspective(picture, matrix, frame, borderMode=cv2.BORDER_REPLICATE)
 
     return turn
-
-
-def noisy(picture: np.ndarray) -> np.ndarray:
-    """With a sensor's noise, of deviation 12."""
-    noise = np.random.default_rng(0).normal(0, 12, picture.shape)
-    return cv2.add(picture, noise, dtype=cv2.CV_8U)
 
 
 ALTERED = {
@@ -116,7 +110,7 @@ ALTERED = {
     "darker (gamma 1.6)": lambda p: np.uint8(255 * (p / 255) ** 1.6),
     "blurred (deviation a thousandth of the longer side)": lambda p: cv2.GaussianBlur(p, (0, 0), max(p.shape) / 1000),
     "blurred twice as much": lambda p: cv2.GaussianBlur(p, (0, 0), max(p.shape) / 500),
-    "noise": noisy,
+    "noise (deviation 12)": lambda p: paper.camera(np.random.default_rng(0), p, noise=12),
     "the negative": cv2.bitwise_not,
 }
 
