@@ -49,23 +49,26 @@ def cuts(ink: np.ndarray, height: float) -> np.ndarray:
     cost = ink.astype(np.float32) / 255 + PAPER_COST
     above, below = _cheapest(cost), _cheapest(cost[::-1])[::-1]
     prices, paths = [], []
+    near = math.ceil(NEAREST * height) - 1
     for y in {int(at * rows) for at in THROUGH}:
         through = above[y, 1:-1] + below[y, 1:-1] - cost[y]
-        starts: list[int] = []
+        starts, free = [], np.ones(width, bool)
         for x in np.argsort(through, kind="stable").tolist():
-            if all(abs(x - other) >= NEAREST * height for other in starts):
+            if free[x]:
                 starts.append(x)
+                free[max(0, x - near) : x + near + 1] = False
         up, down = _follow(above[: y + 1], np.array(starts)), _follow(below[y:][::-1], np.array(starts))
         prices.append(through[starts])
         paths.append(np.concatenate([up[::-1], down[1:]]).T)
     paths = np.concatenate(paths)[np.concatenate(prices).argsort(kind="stable")]  # the cheapest first
     y, x = np.nonzero(ink > INK)
-    left = x <= paths[:, y]  # what of the ink each path leaves on its left
+    left = (x <= paths[:, y]).astype(np.float32)  # what of the ink each path leaves on its left
     share = left.mean(axis=1)
+    apart = share[:, None] + share - 2 / max(1, len(x)) * left @ left.T  # what each two paths divide otherwise
     least = LEAST_INK * min(1.0, height / width)  # of a digit's ink, as a share of all
     kept: list[int] = []
     for k in np.flatnonzero((share > least) & (share < 1 - least)).tolist():
-        if len(kept) < CUTS * width / height and ((left[k] != left[kept]).mean(axis=1) > least).all():
+        if len(kept) < CUTS * width / height and (apart[k, kept] > least).all():
             kept.append(k)
     return paths[sorted(kept, key=share.__getitem__)]
 
@@ -114,24 +117,21 @@ def candidates(ink: np.ndarray, chain: list[Part], height: float) -> tuple[dict[
     ink: the working picture. chain: its components from left to right; height: of the line's digits in pixels. Also the
     number of pieces.
     """
-    starts = []  # of the pieces: the component's number, and what of its ink lies to the right
+    starts = []  # of the pieces: the component's number, and what of it lies to the right
     for number, part in enumerate(chain):
         x0, y0, x1, y1 = part.box
-        own = part.mask > 0
-        starts.append((number, own))
+        starts.append((number, part.mask))
         if part.width > 0.5 * height:
-            paths = cuts(np.where(own, ink[y0:y1, x0:x1], 0), height)
-            starts += [(number, own & (np.arange(part.width) > path[:, None])) for path in paths]
+            paths = cuts(cv2.bitwise_and(ink[y0:y1, x0:x1], part.mask), height)
+            starts += [(number, part.mask * (np.arange(part.width) > path[:, None])) for path in paths]
     ends = [*starts, (len(chain), None)]
     groups = {}
     for first, (begin, right) in enumerate(starts):
         for end, (stop, beyond) in enumerate(ends[first + 1 :], first + 1):
-            pieces = [right, *(part.mask > 0 for part in chain[begin + 1 : stop + 1])]
+            pieces = [right, *(part.mask for part in chain[begin + 1 : stop + 1])]
             if stop < len(chain):
-                pieces[-1] = pieces[-1] & ~beyond
-            found = [
-                part.only(piece.astype(np.uint8) * 255) for part, piece in zip(chain[begin:], pieces) if piece.any()
-            ]
+                pieces[-1] = cv2.subtract(pieces[-1], beyond)
+            found = [part.only(piece) for part, piece in zip(chain[begin:], pieces) if cv2.countNonZero(piece)]
             if not found:
                 continue
             group = reduce(Part.merged, found)

@@ -288,3 +288,16 @@ def test_a_hairline_is_no_1() -> None:
     folded = made.picture.copy()
     cv2.line(folded, (30, 330), (36, 450), (150, 150, 150), 2)
     assert counts(segment(made.picture)) == counts(segment(folded)) == [4]
+
+
+@pytest.mark.parametrize("seed", [8, 40, 43, 87])
+def test_bold_digits_stay_whole_where_they_touch(seed: int) -> None:
+    """There their ink is wider than a pen's, and yet no shadow."""
+    written, _ = pages.string_page(np.random.default_rng(seed), IMAGES, LABELS, 2)
+    stages: dict = {}
+    segment(written.picture, stages=stages)
+    x, y, w, h = np.rint(written.boxes[0]).astype(int)
+    there = np.s_[y : y + h, x : x + w]
+    grey = cv2.cvtColor(written.picture, cv2.COLOR_BGR2GRAY)[there]
+    dark = grey < cv2.threshold(grey, 0, 255, cv2.THRESH_OTSU)[0]
+    assert (stages["mask"][there] > 0)[dark].mean() > 0.95
