@@ -33,6 +33,7 @@ SHARED = math.log(0.8)  # score of a piece that two digits share
 SURE = 0.6  # probability: what is read with it is not looked at again
 ACCEPTED = 0.4  # probability that the digits of a new grouping must have: what the demos ask of a digit
 LETTER = 0.85, 1.1  # heights: of touching digits 2 % are narrower than the first, of letters 1 % wider than the second
+PARALLEL = 25  # degrees: of MNIST's 1s two in three pairs lean that much alike, of a V's and M's strokes none
 LEAST = 1e-3  # probability: one bad piece is enough
 Context = Callable[[np.ndarray], np.ndarray]  # which parts may be one thing, N, to N odds of "not a digit"
 Judge = Callable[[np.ndarray], np.ndarray]  # patches M x 28 x 28 uint8 to M x 11 probabilities
@@ -175,6 +176,13 @@ def among_digits(found: Found, probabilities: np.ndarray) -> np.ndarray:
     return np.bincount(found.lines, probabilities >= SURE)[found.lines] >= 0.5 * np.bincount(found.lines)[found.lines]
 
 
+def _parallel(strokes: list[Part]) -> bool:
+    """Whether strokes from left to right lean alike, as a hand's 1s do and the strokes of V, N and ^ don't."""
+    moments = [cv2.moments(stroke.mask, binaryImage=True) for stroke in strokes]
+    leans = [math.degrees(math.atan2(2 * m["mu11"], m["mu20"] - m["mu02"])) / 2 for m in moments]
+    return all(abs((one - other + 90) % 180 - 90) < PARALLEL for one, other in zip(leans, leans[1:]))
+
+
 def line_heights(found: Found) -> np.ndarray:
     """N: the height in pixels that digits of each digit's line have: that of the highest but a quarter of them."""
     heights = np.array([part.height for part in found.digits], float)
@@ -276,7 +284,7 @@ def regroup(found: Found, beliefs: np.ndarray, judge: Judge, context: Context) -
         kept = [place[k] for k in best_grouping(list(groups), their_probabilities[place], count)]
         width = sum(found.digits[i].width for i in chain)
         maybe_letter = not digits_around[chain[0]] and width < LETTER[1] * heights[chain[0]]
-        strokes = maybe_letter and (their_digits[kept] == 1).all()
+        strokes = maybe_letter and (their_digits[kept] == 1).all() and not _parallel([parts[k] for k in kept])
         accepted = their_probabilities[kept] >= ACCEPTED  # among digits most are enough: the others stay unread
         if kept and not strokes and (accepted.all() or (digits_around[chain[0]] and accepted.mean() > 0.5)):
             for i in chain:
