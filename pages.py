@@ -282,6 +282,16 @@ def enlarged(strip: np.ndarray, owners: np.ndarray, zoom: float, smooth: bool) -
     return ink, np.stack([cv2.warpAffine(owner.astype(np.uint8), matrix, ink.shape[::-1]) > 0 for owner in owners])
 
 
+def random_cut(rng: np.random.Generator, groups: list[tuple[int, int]], count: int, parts: int) -> list[int]:
+    """The places in the list of groups (touching.candidates) that so many parts of all pieces are; none: no luck."""
+    places = {group: place for place, group in enumerate(groups)}
+    for _ in range(10):
+        ends = [0, *sorted(rng.choice(np.arange(1, count), min(parts, count) - 1, replace=False).tolist()), count]
+        if all(step in places for step in zip(ends, ends[1:])):
+            return [places[step] for step in zip(ends, ends[1:])]
+    return []
+
+
 def cut_strings(rng: np.random.Generator, images: np.ndarray, labels: np.ndarray, number: int) -> Patches:
     """What touching.py's candidate cuts make of strings of touching digits: right ones and as many wrong ones."""
     patches, truth = [], []
@@ -299,7 +309,8 @@ def cut_strings(rng: np.random.Generator, images: np.ndarray, labels: np.ndarray
         ink = seen(rng, ink)
         slope = float(rng.normal(0, 0.1))
         whole = segmentation.whole(ink)
-        pieces = list(touching.candidates(ink, [whole], 0.7 * len(ink))[0].values())
+        groups, count = touching.candidates(ink, [whole], 0.7 * len(ink))
+        pieces = list(groups.values())
         if not pieces:
             continue
         digits = owners.astype(np.uint8)
@@ -319,11 +330,15 @@ def cut_strings(rng: np.random.Generator, images: np.ndarray, labels: np.ndarray
         right = (recall > 0.85) & (purity > 0.8)
         for digit, piece in enumerate(alike.argmax(axis=0)):  # the best that cuts can do, if it is nearly right
             right[piece] |= best[piece] == digit and alike[piece, digit] > 0.6
-        wrong = ~right & ((recall < 0.65) | (purity < 0.6) | several)
+        wrong = ~right & ((recall < 0.65) | (purity < 0.6) | several | (names[best] == NOT_A_DIGIT))
         right = rng.permutation(np.flatnonzero(right))
         right = np.concatenate([right[best[right] == digit][:2] for digit in range(len(rows))])  # many are nearly one
-        # The hardest wrong ones are few: a digit with all of a neighbour, mostly a 1.
-        hard, easy = (rng.permutation(np.flatnonzero(wrong & which)) for which in (several, ~several))
+        # Of the wrong ones those that compete with the right ones when all of the string is read. The hardest are few:
+        # a digit with all of a neighbour, mostly a 1.
+        parts = np.maximum(2, len(rows) + rng.integers(2, size=3))
+        rivals = [k for number in parts for k in random_cut(rng, list(groups), count, int(number))]
+        easy = rng.permutation([k for k in set(rivals) if wrong[k] and not several[k]]).astype(int)
+        hard = rng.permutation(np.flatnonzero(wrong & several))
         kept = np.concatenate([right, hard[: (1 + len(right)) // 2], easy[: 1 + len(right) // 2]])
         beside = whole if rng.random() < 0.8 else None  # strokes also come apart where nothing is known of the rest
         patches.append(segmentation.patches(ink, [pieces[k] for k in kept], [slope] * len(kept), beside))

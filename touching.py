@@ -62,14 +62,14 @@ def cuts(ink: np.ndarray, height: float) -> np.ndarray:
         prices.append(through[starts])
         paths.append(np.concatenate([up[::-1], down[1:]]).T)
     paths = np.concatenate(paths)[np.concatenate(prices).argsort(kind="stable")]  # the cheapest first
-    y, x = np.nonzero(ink > INK)
-    left = (x <= paths[:, y]).astype(np.float32)  # what of the ink each path leaves on its left
-    share = left.mean(axis=1)
-    apart = share[:, None] + share - 2 / max(1, len(x)) * left @ left.T  # what each two paths divide otherwise
+    dark = (ink > INK).cumsum(axis=1)
+    left = np.take_along_axis(dark, paths.T, axis=1).T  # K x h: how much of each row's ink each path leaves on its left
+    whole = max(1, int(dark[:, -1].sum()))
+    share = left.sum(axis=1) / whole
     least = LEAST_INK * min(1.0, height / width)  # of a digit's ink, as a share of all
     kept: list[int] = []
     for k in np.flatnonzero((share > least) & (share < 1 - least)).tolist():
-        if len(kept) < CUTS * width / height and (apart[k, kept] > least).all():
+        if len(kept) < CUTS * width / height and (np.abs(left[k] - left[kept]).sum(axis=1) > least * whole).all():
             kept.append(k)
     return paths[sorted(kept, key=share.__getitem__)]
 
