@@ -43,8 +43,8 @@ def _signs(text: str) -> dict[str, list[str]]:
     return signs
 
 
-# How a hand writes them: strokes, of each point x (0..4; % to 6) and y (0..8; capitals 0 to 6, small ones 2 to 6). Left out
-# is what nobody can tell from a 0 or a 1 without its neighbours: O o I l i | / ! and points and commas.
+# How a hand writes them: strokes, of each point x (0..4, of % to 6) and y (0..8; capitals 0 to 6, small letters 2 to 6).
+# Left out is what nobody can tell from a 0 or a 1 without its neighbours: O o I l i | / ! and points and commas.
 LETTERS = _signs("""
     A:062046/1434 B:0006/003041423303/033344453606 C:4130100105163645 D:0006/002042442606 E:40000646/0333
     F:400006/0333 G:41301001051636454323 H:0006/4046/0343 J:3035261605 K:0006/400346 L:000646 M:0600234046
