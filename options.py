@@ -19,7 +19,7 @@ RECIPES = {
     "article": {"epochs": 6, "augment": "affine", "lr_decay": 0.5, "ema": 0.995, "pages": 0, "precision": "auto"},
     "1998": {"epochs": 20, "augment": "affine", "lr_decay": 0.8, "ema": 0.995, "pages": 0, "precision": "fp32"},
     "modern": {"epochs": 60, "augment": "elastic", "lr_decay": 0.92, "ema": 0.999, "pages": 0, "precision": "auto"},
-    "reader": {"epochs": 5, "augment": "elastic", "lr_decay": 0.93, "ema": 0.999, "pages": 4500, "precision": "auto"},
+    "reader": {"epochs": 8, "augment": "elastic", "lr_decay": 0.93, "ema": 0.999, "pages": 3000, "precision": "auto"},
 }
 SAMPLES = Path(__file__).parent / "samples"
 

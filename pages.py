@@ -43,8 +43,8 @@ def _signs(text: str) -> dict[str, list[str]]:
     return signs
 
 
-# How a hand writes them: strokes, of each point x (0..4, of % to 6) and y (0..8; capitals 0 to 6, small letters 2 to 6).
-# Left out is what nobody can tell from a 0 or a 1 without its neighbours: O o I l i | / ! and points and commas.
+# How a hand writes them: strokes, of each point x (0..4) and y (0..8; capitals 0 to 6, small letters 2 to 6). Left out
+# is what nobody can tell from a 0 or a 1 without its neighbours: O o I l i | / ! and points and commas.
 LETTERS = _signs("""
     A:062046/1434 B:0006/003041423303/033344453606 C:4130100105163645 D:0006/002042442606 E:40000646/0333
     F:400006/0333 G:41301001051636454323 H:0006/4046/0343 J:3035261605 K:0006/400346 L:000646 M:0600234046
@@ -61,8 +61,6 @@ OPERATORS = _signs("""
     &:4612112031220405162643 @:343323243444434130100105163646 #:1016/3036/0242/0444
     $:413010010213334445361605/2027 (:30111536 ):10313516 [:30101636 ]:10303616 {:30212213242536
     (:3012141638 (:2012141628 ):1032343618 ):2032343628 [:20101828 ]:20303828 ?:01103041322324 ?:02103042332425
-    %:4006/10010213222110/33242536454433 %:5016/10212213020110/53646556454453 %:4026/10212213020110/53646556454453
-    &:461110203031220405163644 $:423111020314344546371706/2028 ?:01001030414223242425/2728
     >:024406 >:003408 >:024304 >:014307 <:420446 <:401448 <:420344 <:410447
     }:10212233242516 <:410345 >:014305 ~:04133544 ^:042144
 """)
@@ -282,16 +280,6 @@ def enlarged(strip: np.ndarray, owners: np.ndarray, zoom: float, smooth: bool) -
     return ink, np.stack([cv2.warpAffine(owner.astype(np.uint8), matrix, ink.shape[::-1]) > 0 for owner in owners])
 
 
-def random_cut(rng: np.random.Generator, groups: list[tuple[int, int]], count: int, parts: int) -> list[int]:
-    """The places in the list of groups (touching.candidates) that so many parts of all pieces are; none: no luck."""
-    places = {group: place for place, group in enumerate(groups)}
-    for _ in range(10):
-        ends = [0, *sorted(rng.choice(np.arange(1, count), min(parts, count) - 1, replace=False).tolist()), count]
-        if all(step in places for step in zip(ends, ends[1:])):
-            return [places[step] for step in zip(ends, ends[1:])]
-    return []
-
-
 def cut_strings(rng: np.random.Generator, images: np.ndarray, labels: np.ndarray, number: int) -> Patches:
     """What touching.py's candidate cuts make of strings of touching digits: right ones and as many wrong ones."""
     patches, truth = [], []
@@ -309,8 +297,7 @@ def cut_strings(rng: np.random.Generator, images: np.ndarray, labels: np.ndarray
         ink = seen(rng, ink)
         slope = float(rng.normal(0, 0.1))
         whole = segmentation.whole(ink)
-        groups, count = touching.candidates(ink, [whole], 0.7 * len(ink))
-        pieces = list(groups.values())
+        pieces = list(touching.candidates(ink, [whole], 0.7 * len(ink))[0].values())
         if not pieces:
             continue
         digits = owners.astype(np.uint8)
@@ -330,15 +317,11 @@ def cut_strings(rng: np.random.Generator, images: np.ndarray, labels: np.ndarray
         right = (recall > 0.85) & (purity > 0.8)
         for digit, piece in enumerate(alike.argmax(axis=0)):  # the best that cuts can do, if it is nearly right
             right[piece] |= best[piece] == digit and alike[piece, digit] > 0.6
-        wrong = ~right & ((recall < 0.65) | (purity < 0.6) | several | (names[best] == NOT_A_DIGIT))
+        wrong = ~right & ((recall < 0.65) | (purity < 0.6) | several)
         right = rng.permutation(np.flatnonzero(right))
         right = np.concatenate([right[best[right] == digit][:2] for digit in range(len(rows))])  # many are nearly one
-        # Of the wrong ones those that compete with the right ones when all of the string is read. The hardest are few:
-        # a digit with all of a neighbour, mostly a 1.
-        parts = np.maximum(2, len(rows) + rng.integers(2, size=3))
-        rivals = [k for number in parts for k in random_cut(rng, list(groups), count, int(number))]
-        easy = rng.permutation([k for k in set(rivals) if wrong[k] and not several[k]]).astype(int)
-        hard = rng.permutation(np.flatnonzero(wrong & several))
+        # The hardest wrong ones are few: a digit with all of a neighbour, mostly a 1.
+        hard, easy = (rng.permutation(np.flatnonzero(wrong & which)) for which in (several, ~several))
         kept = np.concatenate([right, hard[: (1 + len(right)) // 2], easy[: 1 + len(right) // 2]])
         beside = whole if rng.random() < 0.8 else None  # strokes also come apart where nothing is known of the rest
         patches.append(segmentation.patches(ink, [pieces[k] for k in kept], [slope] * len(kept), beside))

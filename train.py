@@ -48,9 +48,9 @@ AUGMENT = {  # arguments of mnist.augment
     "elastic": {"shear": 0.15, "elastic": 0.8, "thickness": 0.5, "untouched": 0.3},
 }
 SUBSET_TIMES = 10  # as many epochs of the embedded subset, unless --epochs says so: one is a 15th of MNIST's
-PLAIN = 5  # times that each plain image is in an epoch with pages: else pages outweigh MNIST
+PLAIN = 3  # times that each plain image is in an epoch with pages: else pages outweigh MNIST
 RARER = 0.3  # odds of "not a digit" on paper, of those in training: letters, signs and bad cuts are half of all there
-VALIDATION_PAGES = 0.04  # of --pages, written with the validation digits
+VALIDATION_PAGES = 0.06  # of --pages, written with the validation digits
 WARM_UP = 100  # steps over which the rate rises from 0: Adam's first steps are large, and here they kill units
 AN_EPOCH = 60_000  # images; the schedule counts images seen, so it is the same for data sets of any size
 CHECK_EVERY = 100  # steps between looks at the loss; looking at each would make a GPU wait
