@@ -287,7 +287,7 @@ def _stroke_bound(dark: np.ndarray) -> int:
     """A bound for the strokes' thickness: the least window whose closing (fill the dark up) takes all strokes away."""
     short = min(dark.shape)
     sides = [max(3, short // n | 1) for n in (16, 8, 4, 2)]
-    filled, places, closed, step = [], [], dark, 1
+    filled, places, closed, step = [], [], dark, 1  # for each window: how far it fills, and what share of the picture
     for side in sides:
         while step < side // 7:  # what is closed already has nothing as narrow as that: fewer pixels tell the same
             closed, dark, step = closed[::2, ::2], dark[::2, ::2], 2 * step
@@ -299,7 +299,7 @@ def _stroke_bound(dark: np.ndarray) -> int:
         places.append(np.count_nonzero(depths > 0.5 * filled[-1]) / len(depths))
     for k in range(len(sides) - 1):
         if filled[k] >= 0.8 * filled[k + 1] and filled[k] >= 0.4 * filled[-1]:
-            # The next one where that takes more away: bold strokes are wider where they cross and touch.
+            # Or the next one, where that takes more away: bold strokes are wider where they cross and touch.
             return sides[k + (places[k + 1] > 1.05 * places[k])]
     return sides[-1]
 
