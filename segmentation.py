@@ -284,7 +284,10 @@ def _bright_on_dark(grey: np.ndarray) -> bool:
 
 
 def _stroke_bound(dark: np.ndarray) -> int:
-    """A bound for the strokes' thickness: the least window whose closing (fill the dark up) takes all strokes away."""
+    """A bound for the strokes' thickness: the least window whose closing (fill the dark up) takes all strokes away.
+
+    Or the next one, where that takes more away: bold strokes are wider where they cross and touch.
+    """
     short = min(dark.shape)
     sides = [max(3, short // n | 1) for n in (16, 8, 4, 2)]
     filled, places, closed, step = [], [], dark, 1  # for each window: how far it fills, and what share of the picture
@@ -299,7 +302,6 @@ def _stroke_bound(dark: np.ndarray) -> int:
         places.append(np.count_nonzero(depths > 0.5 * filled[-1]) / len(depths))
     for k in range(len(sides) - 1):
         if filled[k] >= 0.8 * filled[k + 1] and filled[k] >= 0.4 * filled[-1]:
-            # Or the next one, where that takes more away: bold strokes are wider where they cross and touch.
             return sides[k + (places[k + 1] > 1.05 * places[k])]
     return sides[-1]
 
