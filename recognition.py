@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from LeNet_5 import DIGITS, NOT_A_DIGIT
 from segmentation import PATCH, Found, find, patches
-from touching import SURE, likeliest, reread, reweighted
+from touching import ACCEPTED, SURE, likeliest, reread, reweighted
 from utils import find_checkpoint, load_model, multiplies_bf16, pick_device, predict, sha256
 
 
@@ -86,6 +86,12 @@ def _nearest(pixels: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndarr
     apart = (pixels**2).sum(1)[:, None] - 2 * pixels @ seen.T + (seen**2).sum(1)  # |a - b|^2 of all pairs at once
     nearest = apart.argmin(axis=1)
     return nearest, apart[np.arange(len(nearest)), nearest] <= ALIKE**2 * pixels.shape[1]
+
+
+def _accepted(beliefs: np.ndarray) -> np.ndarray:
+    """The digits that N x 11 probabilities say, -1 where they are none: N int."""
+    digits, probabilities = likeliest(beliefs)
+    return np.where(probabilities < ACCEPTED, -1, digits)
 
 
 def odds_in_context(beliefs: np.ndarray, lines: np.ndarray, units: np.ndarray | None = None) -> np.ndarray:
@@ -160,14 +166,28 @@ class Recognizer:
         beliefs = torch.softmax(predict(self.model, torch.from_numpy(patches).to(self.device)), 1)
         return functional.pad(beliefs, (0, DIGITS + 1 - beliefs.shape[1])).cpu().numpy()
 
-    def _look_again(self, found: Found, drawn: np.ndarray, beliefs: np.ndarray) -> tuple[Found, np.ndarray]:
-        """`reread`, but not of what it left as it was in the picture before. drawn: the digits' patches."""
+    def _read(self, found: Found) -> tuple[np.ndarray, np.ndarray]:
+        """The digits' patches, and what the network makes of them."""
+        drawn = patches(found.ink, found.digits, found.slopes)
+        return drawn, self.classify(drawn)
+
+    def _look_again(
+        self, image: np.ndarray, found: Found, drawn: np.ndarray, beliefs: np.ndarray, stages: dict | None
+    ) -> tuple[Found, np.ndarray]:
+        """Where there is doubt: what is found closer up, and `reread`. But not of what that left as it was in the
+        picture before. drawn: the digits' patches.
+        """
         doubtful = _flat(drawn[likeliest(beliefs)[1] < SURE])
         if not len(doubtful) or (self.remember and _nearest(doubtful, self.in_vain)[1].all()):
             return found, beliefs
-        again = reread(found, beliefs, self.classify, partial(odds_in_context, beliefs, found.lines))
-        self.in_vain = doubtful if again[0].digits == found.digits else self.in_vain[:0]
-        return again
+        closer, theirs = found, beliefs
+        if found.coarse:
+            closer = find(image, stages=stages, fine=True)
+            theirs = self._read(closer)[1]
+        again, their = reread(closer, theirs, self.classify, partial(odds_in_context, theirs, closer.lines))
+        in_vain = again.digits == closer.digits and np.array_equal(_accepted(beliefs), _accepted(theirs))
+        self.in_vain = doubtful if in_vain else self.in_vain[:0]
+        return again, their
 
     @torch.inference_mode()
     def activations(self, patch: np.ndarray) -> dict[str, np.ndarray]:
@@ -195,10 +215,9 @@ class Recognizer:
         if self.now:
             self.memory, self.now = tuple(map(np.concatenate, zip(*self.now))), []
         found = find(image, single, stages)
-        drawn = patches(found.ink, found.digits, found.slopes)
-        beliefs = self.classify(drawn)
+        drawn, beliefs = self._read(found)
         if self.knows_others and not single:  # else nothing could tell a wrong cut
-            found, beliefs = self._look_again(found, drawn, beliefs)
+            found, beliefs = self._look_again(image, found, drawn, beliefs, stages)
             beliefs = reweighted(beliefs, odds_in_context(beliefs, found.lines))
         if stages is not None:
             stages |= {"digits": found.digits, "segments": found.segments()}

@@ -11,6 +11,7 @@ import options
 import pages
 import paper
 from recognition import Recognizer, odds_in_context
+from segmentation import find
 from touching import likeliest, reweighted
 
 
@@ -69,3 +70,25 @@ def test_digits_are_read_beside_words():
     digits, truth = paper.pick(rng, images[rows], labels[rows], "157924")
     page = paper.write_lines(rng, [(word, [10] * 5), (digits, truth)], paper.sheet(rng, (500, 260)), height=50)
     assert reader.read(page.picture).lines[-1] == "157924"
+
+
+def test_what_is_in_doubt_is_looked_at_with_all_the_pictures_pixels(monkeypatch):
+    """Small bold digits that touch, out of focus: at half the size they run into each other."""
+    images, labels = mnist.load_subset()
+    rows = mnist.sample_indices()
+    reader = Recognizer(options.DEFAULT_WEIGHTS, "cpu", min_confidence=0.4)
+    pictures, pen = [], paper.PENS["marker"]
+    for seed in (0, 15, 18, 20, 21, 27):
+        rng = np.random.default_rng(seed)
+        texts = ["".join(rng.permutation(list("0123456789"))[:6]) for _ in range(3)]
+        lines = [paper.pick(rng, images[rows], labels[rows], text) for text in texts]
+        page = paper.write_lines(rng, lines, paper.sheet(rng, (640, 480)), 44, pen=pen, gap=(-0.12, 0))
+        pictures.append((paper.camera(rng, page.picture, blur=2, noise=3), texts))
+
+    def right() -> int:
+        return sum(text in reader.read(picture).lines for picture, texts in pictures for text in texts)
+
+    assert all(find(picture).coarse for picture, _ in pictures)
+    closer = right()
+    monkeypatch.setattr("recognition.find", lambda image, single=False, stages=None, fine=False: find(image, single))
+    assert closer >= right() + 5
