@@ -77,18 +77,18 @@ def test_what_is_in_doubt_is_looked_at_with_all_the_pictures_pixels(monkeypatch)
     images, labels = mnist.load_subset()
     rows = mnist.sample_indices()
     reader = Recognizer(options.DEFAULT_WEIGHTS, "cpu", min_confidence=0.4)
-    pictures, pen = [], paper.PENS["marker"]
+    written, pen = [], paper.PENS["marker"]
     for seed in (0, 15, 18, 20, 21, 27):
         rng = np.random.default_rng(seed)
-        texts = ["".join(rng.permutation(list("0123456789"))[:6]) for _ in range(3)]
+        texts = ("".join(rng.permutation(list("0123456789"))[:6]) for _ in range(3))
         lines = [paper.pick(rng, images[rows], labels[rows], text) for text in texts]
         page = paper.write_lines(rng, lines, paper.sheet(rng, (640, 480)), 44, pen=pen, gap=(-0.12, 0))
-        pictures.append((paper.camera(rng, page.picture, blur=2, noise=3), texts))
+        written.append((paper.camera(rng, page.picture, blur=2, noise=3), page.lines))
 
     def right() -> int:
-        return sum(text in reader.read(picture).lines for picture, texts in pictures for text in texts)
+        return sum(line in reader.read(picture).lines for picture, lines in written for line in lines)
 
-    assert all(find(picture).coarse for picture, _ in pictures)
+    assert all(find(picture).coarse for picture, _ in written)
     closer = right()
     monkeypatch.setattr("recognition.find", lambda image, single=False, stages=None, fine=False: find(image, single))
     assert closer >= right() + 5
