@@ -15,13 +15,13 @@ from pathlib import Path
 
 DEFAULT_WEIGHTS = Path(__file__).parent / "weights" / "reader.pt"
 NO_PAGES = {"pages": 0, "mine": 0, "precision": "auto"}
-PAGES = {"pages": 3000, "mine": 10_000, "precision": "auto"}
+PAGES = {"pages": 3000, "mine": 6000, "precision": "auto"}
 # What train.py does with each network unless the command line says otherwise (how it was found: docs/NETWORKS.md).
 RECIPES = {
     "article": {"epochs": 6, "augment": "affine", "lr_decay": 0.5, "ema": 0.995, **NO_PAGES},
     "1998": {"epochs": 20, "augment": "affine", "lr_decay": 0.8, "ema": 0.995, **NO_PAGES, "precision": "fp32"},
     "modern": {"epochs": 60, "augment": "elastic", "lr_decay": 0.92, "ema": 0.999, **NO_PAGES},
-    "reader": {"epochs": 8, "augment": "elastic", "lr_decay": 0.93, "ema": 0.999, **PAGES},
+    "reader": {"epochs": 7, "augment": "elastic", "lr_decay": 0.94, "ema": 0.999, **PAGES},
 }
 MINED_AFTER = 4  # epochs, after which --mine looks for what is misread
 SAMPLES = Path(__file__).parent / "samples"

@@ -50,7 +50,7 @@ AUGMENT = {  # arguments of mnist.augment
 }
 SUBSET_TIMES = 10  # as many epochs of the embedded subset, unless --epochs says so: one is a 15th of MNIST's
 PLAIN = 3  # times that each plain image is in an epoch with pages: else pages outweigh MNIST
-MINED_TIMES = 3  # and each piece that the network misread: they are few
+MINED_TIMES = 5  # and each piece that the network misread: they are few
 RARER = 0.3  # odds of "not a digit" on paper, of those in training: letters, signs and bad cuts are half of all there
 VALIDATION_PAGES = 0.06  # of --pages, written with the validation digits
 WARM_UP = 100  # steps over which the rate rises from 0: Adam's first steps are large, and here they kill units
@@ -248,7 +248,7 @@ def with_mined(
     """
     opt = trainer.opt
     if trainer.epoch == options.MINED_AFTER:
-        network = build(opt.arch).eval()
+        network = build(opt.arch).eval().to(memory_format=torch.channels_last)
         network.load_state_dict(cooled(trainer.network, temperature))
         hastened(network, torch.device("cpu"))
         pages.keep(pages.mined(opt.mine, plain.images.numpy(), plain.labels.numpy(), opt.seed, network), file)
