@@ -190,6 +190,7 @@ def start_or_resume(opt: options.Options, given: set[str]) -> tuple[options.Opti
         fixed = " ".join(sorted(f"--{name}" for name in given - RESUME_CHANGES))
         raise UserError(f"--resume goes on with the run's own options; leave out {fixed}, or start a new run")
     saved = options.Options(**{**vars(opt), **checkpoint["options"]})
+    saved.runs_dir = Path(saved.runs_dir)  # plain values are all that a checkpoint has
     for name in given | {"resume", "dry_run"}:
         setattr(saved, name, getattr(opt, name))
     if checkpoint["epoch"] >= saved.epochs:
