@@ -14,16 +14,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 DEFAULT_WEIGHTS = Path(__file__).parent / "weights" / "reader.pt"
-NO_PAGES = {"pages": 0, "mine": 0, "precision": "auto"}
-PAGES = {"pages": 3000, "mine": 6000, "precision": "auto"}
 # What train.py does with each network unless the command line says otherwise (how it was found: docs/NETWORKS.md).
 RECIPES = {
-    "article": {"epochs": 6, "augment": "affine", "lr_decay": 0.5, "ema": 0.995, **NO_PAGES},
-    "1998": {"epochs": 20, "augment": "affine", "lr_decay": 0.8, "ema": 0.995, **NO_PAGES, "precision": "fp32"},
-    "modern": {"epochs": 60, "augment": "elastic", "lr_decay": 0.92, "ema": 0.999, **NO_PAGES},
-    "reader": {"epochs": 7, "augment": "elastic", "lr_decay": 0.94, "ema": 0.999, **PAGES},
+    "article": {"epochs": 6, "augment": "affine", "lr_decay": 0.5, "ema": 0.995, "pages": 0, "precision": "auto"},
+    "1998": {"epochs": 20, "augment": "affine", "lr_decay": 0.8, "ema": 0.995, "pages": 0, "precision": "fp32"},
+    "modern": {"epochs": 60, "augment": "elastic", "lr_decay": 0.92, "ema": 0.999, "pages": 0, "precision": "auto"},
+    "reader": {"epochs": 8, "augment": "elastic", "lr_decay": 0.93, "ema": 0.999, "pages": 3000, "precision": "auto"},
 }
-MINED_AFTER = 4  # epochs, after which --mine looks for what is misread
 SAMPLES = Path(__file__).parent / "samples"
 
 
@@ -225,14 +222,6 @@ def train_parser() -> Parser:
         metavar="N",
         help="pages that training digits are written on and cut out of again by segmentation.py, to train on as well; "
         f"made once (about 50 ms each on two processors) and kept in --runs_dir {_recipes('pages')}",
-    )
-    data.add_argument(
-        "--mine",
-        type=count,
-        metavar="N",
-        help=f"strings of touching digits, and signs that are none, whose pieces that the network misreads after "
-        f"{MINED_AFTER} epochs are learnt from then on (about 25 ms each on two processors); for --arch reader "
-        f"{_recipes('mine')}",
     )
     learning = parser.add_argument_group("learning")
     learning.add_argument(

@@ -16,18 +16,14 @@ seed gives the same pages, however many processes make them.
 from __future__ import annotations
 
 import hashlib
-import math
 import multiprocessing
 import signal
-from collections.abc import Callable, Iterable
-from functools import partial, reduce
+from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 from PIL import Image, ImageDraw, ImageFont
-from torch import nn
 from tqdm import tqdm
 
 import paper
@@ -35,8 +31,8 @@ import segmentation
 import touching
 from LeNet_5 import NOT_A_DIGIT
 from paper import PENS, Page
-from segmentation import BOX, PATCH, Part, segment
-from utils import predict, write_atomically
+from segmentation import BOX, PATCH, segment
+from utils import write_atomically
 
 
 def _signs(text: str) -> dict[str, list[str]]:
@@ -82,10 +78,6 @@ Patches = tuple[np.ndarray, np.ndarray]  # n x 28 x 28 uint8 and their labels, n
 CANVAS = 96  # pixels that a symbol is drawn in before it becomes a patch
 OTHERS = 0.16  # of the digits on pages and in strings are not MNIST's
 STRINGS, SIGNS = 8, 12  # of touching digits, and alone, for each page
-MINED_SIGNS = 0.35  # of what is mined is one sign: % is no 96
-SHARPER = 4  # power of the probabilities: the best of the ways to read a string counts, not that there are many like it
-EASY = 0.67  # of all ways to read a string: where the right ones have more, there is nothing to learn
-HARD = 0.2  # of all ways: that much more or less must go through a piece
 PER_CHUNK = 16  # pages that a process makes at a time
 
 
@@ -473,74 +465,6 @@ def string_page(rng: np.random.Generator, images: np.ndarray, labels: np.ndarray
     return page, "".join(map(str, labels[rows]))
 
 
-# ---- what a network still misreads ----------------------------------------------------------------------------------
-
-
-def shares(groups: list[tuple[int, int]], count: int, odds: np.ndarray, step: int) -> tuple[np.ndarray, float]:
-    """What part of all ways to read a string goes through each group of its pieces, and the sum of them all.
-
-    groups: G, of touching.candidates, in its order; count: of the pieces. step 1: the odds are those that each group is
-    the first, second, ... digit, G x digits, and the ways are those that read just these. step 0: that it is any digit,
-    G x 1, and all ways. Forward and backward through the lattice, as in L. R. Rabiner, "A tutorial on hidden Markov
-    models", Proc. IEEE 77(2), 1989; touching digits may share a piece, as in touching.best_path.
-    """
-    states = odds.shape[1]
-    ahead, behind = np.zeros((count + 1, states + step)), np.zeros((count + 1, states + step))
-    ahead[0, 0] = behind[count, -1] = 1
-    price = math.exp(SHARPER * touching.SHARED)
-    ends = [[(end, 1.0), *([(end - 1, price)] if first + 1 < end < count else [])] for first, end in groups]
-    for (first, _), own, places in zip(groups, odds, ends):
-        for place, worth in places:
-            ahead[place, step:] += worth * ahead[first, :states] * own
-    through = np.zeros_like(odds)
-    for k in reversed(range(len(groups))):
-        first = groups[k][0]
-        onward = odds[k] * sum(worth * behind[place, step:] for place, worth in ends[k])
-        through[k] = ahead[first, :states] * onward
-        behind[first, :states] += onward
-    whole = ahead[count, -1]
-    return through / max(whole, 1e-300), float(whole)
-
-
-def hard_pieces(
-    numbers: Iterable[int], images: np.ndarray, labels: np.ndarray, seed: int, network: nn.Module
-) -> Patches:
-    """The pieces of touching digits, and of single signs, that mislead a network with eleven outputs, by their numbers.
-
-    A piece is no digit where the network's readings of the string need it more than the right ones do, and it is its
-    digit where the right ones need it more: their difference is the gradient of discriminative forward training (Y.
-    LeCun et al., 1998, section VI.D). n x 28 x 28 uint8 and n int64.
-    """
-    patches, truth = [np.zeros((0, PATCH, PATCH), np.uint8)], [np.zeros(0, np.int64)]
-    for number in numbers:
-        rng = np.random.default_rng([seed, number, 1])
-        if rng.random() < MINED_SIGNS:
-            page, _ = string_page(rng, no_digit(rng, images, labels)[None], np.array([NOT_A_DIGIT]), 1)
-            digits = np.zeros(0, int)
-        else:
-            page, text = string_page(rng, images, labels, int(rng.choice((2, 3), p=(0.4, 0.6))))
-            digits = np.array([int(digit) for digit in text])
-        found = segmentation.find(page.picture)
-        if not found.digits:
-            continue
-        lattice, count = touching.candidates(found.ink, found.digits, touching.line_heights(found)[0])
-        if not lattice:
-            continue
-        pieces, whole = list(lattice.values()), reduce(Part.merged, found.digits)
-        drawn = segmentation.patches(found.ink, pieces, found.slopes[:1].repeat(len(pieces)), whole)
-        beliefs = torch.softmax(predict(network, torch.from_numpy(drawn)), 1)[:, :NOT_A_DIGIT].numpy()
-        odds = np.maximum(beliefs, touching.LEAST).astype(float) ** SHARPER
-        every, all_ways = shares(list(lattice), count, odds.sum(axis=1, keepdims=True), 0)
-        right, right_ways = shares(list(lattice), count, odds[:, digits], 1)
-        if len(digits) and not 0 < right_ways < EASY * all_ways:
-            continue
-        misleading = (every[:, 0] - right.sum(axis=1) > HARD) & (beliefs.max(axis=1) > HARD)
-        piece, place = np.nonzero(right - every * odds[:, digits] / odds.sum(axis=1, keepdims=True) > HARD)
-        patches += [drawn[misleading], drawn[piece]]
-        truth += [np.full(misleading.sum(), NOT_A_DIGIT), digits[place]]
-    return np.concatenate(patches), np.concatenate(truth)
-
-
 # ---- many of them ---------------------------------------------------------------------------------------------------
 
 
@@ -556,52 +480,35 @@ def written(pages: int, images: np.ndarray, labels: np.ndarray, seed: int, cache
     )
     key = hashlib.sha256(code + images.tobytes() + f"{pages} {seed}".encode()).hexdigest()[:16]
     file = cache / f"written-{key}.npz"
-    if not file.exists():
-        keep(_on_all_processors(cut_pages, pages, seed, "writing pages", images, labels), file)
-    return kept(file)
-
-
-def mined(number: int, images: np.ndarray, labels: np.ndarray, seed: int, network: nn.Module) -> Patches:
-    """The `hard_pieces` of so many strings and signs for a network with eleven outputs, made on all processors."""
-    return _on_all_processors(hard_pieces, number, seed, "mining", images, labels, network)
-
-
-def keep(patches: Patches, file: Path) -> None:
-    """Write patches and their labels to an npz file. UserError when it can't be written."""
-    write_atomically(file, lambda beside: np.savez_compressed(beside, images=patches[0], labels=patches[1]))
-
-
-def kept(file: Path) -> Patches:
-    """What `keep` wrote."""
-    with np.load(file, allow_pickle=False) as patches:
-        return patches["images"], patches["labels"]
-
-
-def _on_all_processors(work: Callable[..., Patches], number: int, seed: int, what: str, *given: object) -> Patches:
-    """What `work` (numbers, images, labels, seed) makes of the numbers up to `number`; what: for the progress bar."""
-    chunks = [range(first, min(first + PER_CHUNK, number)) for first in range(0, number, PER_CHUNK)]
-    done = []
+    if file.exists():
+        with np.load(file, allow_pickle=False) as kept:
+            return kept["images"], kept["labels"]
+    chunks = [(range(first, min(first + PER_CHUNK, pages)), seed) for first in range(0, pages, PER_CHUNK)]
+    patches: list[np.ndarray] = []
+    truth: list[np.ndarray] = []
     # spawn: a process that is forked from one with running threads may hang, and Windows has nothing else.
-    pool = multiprocessing.get_context("spawn").Pool(initializer=_begin, initargs=given)
-    with pool, tqdm(total=number, desc=what, leave=False) as bar:
-        for chunk, patches in zip(chunks, pool.imap(partial(_chunk, work, seed), chunks)):
-            done.append(patches)
-            bar.update(len(chunk))
-    images, labels = zip(*done)
-    return np.concatenate(images), np.concatenate(labels)
+    pool = multiprocessing.get_context("spawn").Pool(initializer=_begin, initargs=(images, labels))
+    with pool, tqdm(total=pages, desc="writing pages", unit="page", leave=False) as bar:
+        for some, their in pool.imap(_cut_chunk, chunks):
+            patches.append(some)
+            truth.append(their)
+            bar.update(min(PER_CHUNK, pages - bar.n))
+    result = {"images": np.concatenate(patches), "labels": np.concatenate(truth)}
+    write_atomically(file, lambda beside: np.savez_compressed(beside, **result))
+    return result["images"], result["labels"]
 
 
-_given: list  # what this process works with: images, labels, and for mining the network
+_source: Patches  # the digits that this process writes with
 
 
-def _begin(*given: object) -> None:
+def _begin(images: np.ndarray, labels: np.ndarray) -> None:
     """What a process of the pool needs only once."""
-    global _given
-    _given = list(given)
+    global _source
+    _source = images, labels
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     cv2.setNumThreads(1)  # the other processors have processes of their own
-    torch.set_num_threads(1)
 
 
-def _chunk(work: Callable[..., Patches], seed: int, numbers: range) -> Patches:
-    return work(numbers, *_given[:2], seed, *_given[2:])
+def _cut_chunk(task: tuple[range, int]) -> Patches:
+    numbers, seed = task
+    return cut_pages(numbers, *_source, seed)

@@ -32,7 +32,6 @@ from LeNet_5 import ARCHITECTURES, NOT_A_DIGIT, build, to_input
 from utils import (
     UserError,
     find_checkpoint,
-    hastened,
     keep_freed_memory,
     load_checkpoint,
     multiplies_bf16,
@@ -50,7 +49,6 @@ AUGMENT = {  # arguments of mnist.augment
 }
 SUBSET_TIMES = 10  # as many epochs of the embedded subset, unless --epochs says so: one is a 15th of MNIST's
 PLAIN = 3  # times that each plain image is in an epoch with pages: else pages outweigh MNIST
-MINED_TIMES = 5  # and each piece that the network misread: they are few
 RARER = 0.3  # odds of "not a digit" on paper, of those in training: letters, signs and bad cuts are half of all there
 VALIDATION_PAGES = 0.06  # of --pages, written with the validation digits
 WARM_UP = 100  # steps over which the rate rises from 0: Adam's first steps are large, and here they kill units
@@ -239,29 +237,6 @@ def cooled(network: nn.Module, temperature: float) -> dict[str, Tensor]:
     return state
 
 
-def with_mined(
-    digits: mnist.Digits, plain: mnist.Digits, trainer: Trainer, temperature: float, file: Path
-) -> mnist.Digits:
-    """The digits, and MINED_TIMES each what the network misreads of touching digits and signs written with plain ones.
-
-    file: where that is kept for a resume, and taken from if it was mined in an earlier epoch. UserError when it is
-    missing or can't be written.
-    """
-    opt = trainer.opt
-    if trainer.epoch == options.MINED_AFTER:
-        network = build(opt.arch).eval().to(memory_format=torch.channels_last)
-        network.load_state_dict(cooled(trainer.network, temperature))
-        hastened(network, torch.device("cpu"))
-        pages.keep(pages.mined(opt.mine, plain.images.numpy(), plain.labels.numpy(), opt.seed, network), file)
-    elif not file.exists():
-        raise UserError(f"{file} is missing, which this run learns from since epoch {options.MINED_AFTER}; start again")
-    images, labels = map(torch.from_numpy, pages.kept(file))
-    print(f"{len(images)} pieces of {opt.mine} strings and signs were misread; they are learnt as well from here on")
-    images = torch.cat((digits.images, *(images.to(digits.images.device),) * MINED_TIMES))
-    labels = torch.cat((digits.labels, *(labels.to(digits.labels.device),) * MINED_TIMES))
-    return mnist.Digits(images, labels, digits.source)
-
-
 def append_log(file: Path, row: dict) -> None:
     """Add an epoch's row to log.csv; rows of the same and later epochs, from before a resume, go."""
     rows = []
@@ -290,22 +265,17 @@ def train(opt: options.Options, given: set[str]) -> None:
     opt.follow_recipe()
     if not asked and not opt.pages and "subset" in digits.source:  # with pages an epoch is long enough
         opt.epochs *= SUBSET_TIMES
-    if opt.mine and ARCHITECTURES[opt.arch].outputs <= NOT_A_DIGIT:
-        raise UserError(
-            f"--mine looks for what is read but is no digit; {opt.arch} has no output for that: --arch reader"
-        )
     print(opt.describe(options.train_parser()))
-    plain, validation = mnist.split_validation(digits, opt.validation)
-    training = plain
+    training, validation = mnist.split_validation(digits, opt.validation)
     if opt.pages:
-        training = written(plain, opt.pages, opt.seed, opt, PLAIN)
+        training = written(training, opt.pages, opt.seed, opt, PLAIN)
         if len(validation):  # the same pages for every run
             validation = written(validation, max(1, round(VALIDATION_PAGES * opt.pages)), 1998, opt)
     trainer = Trainer(opt, device)
-    best, temperature, mined = 0.0, 1.0, False
+    best = 0.0
     if checkpoint:
         trainer.restore(checkpoint["epoch"], checkpoint["training"])
-        best, temperature = checkpoint["best"], checkpoint["temperature"]
+        best = checkpoint["best"]
     print(
         f"{training.source}: {len(training)} images to train on, {len(validation)} to validate; "
         f"{opt.arch} in {str(trainer.dtype).split('.')[1]} on {device}"
@@ -317,6 +287,8 @@ def train(opt: options.Options, given: set[str]) -> None:
         predict(trainer.network, validation.images[:500])
         print(f"dry run: three steps (loss {loss:.2f}) and a validation batch went well; nothing is written")
         return
+
+    temperature = 1.0
 
     def save(name: str, accuracy: float, **more: object) -> None:
         save_checkpoint(
@@ -338,8 +310,6 @@ def train(opt: options.Options, given: set[str]) -> None:
         save("last.pt", 0.0, best=best, training=trainer.state())
     try:
         while trainer.epoch < opt.epochs:
-            if opt.mine and not mined and trainer.epoch >= options.MINED_AFTER:
-                training, mined = with_mined(training, plain, trainer, temperature, run / "mined.npz"), True
             start = time.perf_counter()
             loss, accuracy = trainer.train_epoch(training)
             seconds = time.perf_counter() - start

@@ -102,11 +102,6 @@ def predict(model: torch.nn.Module, images: torch.Tensor, size: int = 500) -> to
     return logits
 
 
-def hastened(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
-    """The model for reading only: in bf16 on a CPU that multiplies it, as good and in half the time."""
-    return model.to(torch.bfloat16) if device.type == "cpu" and multiplies_bf16(device) else model
-
-
 # ---- files ----------------------------------------------------------------------------------------------------------
 
 

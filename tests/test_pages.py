@@ -5,19 +5,13 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
 import mnist
 import options
 import pages
 import paper
-import touching
 from recognition import Recognizer
 from touching import likeliest
-from utils import load_model, predict
 
 
 @pytest.fixture(scope="module")
@@ -87,43 +81,3 @@ def test_pages_are_kept_and_do_not_depend_on_the_processes(digits, tmp_path):
     assert all(np.array_equal(a, b) for a, b in zip(made, alone))
     pages.written(20, images, labels, 4, tmp_path)
     assert len(list(tmp_path.glob("written-*.npz"))) == 2
-
-
-@given(st.integers(1, 5), arrays(float, (15, 3), elements=st.floats(0.1, 1)))
-def test_shares_are_those_of_all_ways_counted_one_by_one(count, odds):
-    groups = [(a, b) for a in range(count) for b in range(a + 1, count + 1)]
-    odds = odds[: len(groups)]
-    price = np.exp(pages.SHARPER * touching.SHARED)
-
-    def ways(place: int, step: int) -> list[tuple[float, list[tuple[int, int]]]]:
-        """From a place and a number of digits on: what each way is worth, and its groups with their digits' numbers."""
-        if place == count:
-            return [(1.0, [])]
-        found = []
-        for k, (first, end) in enumerate(groups):
-            for then in {end, end - 1} - {first} if end < count else {end}:
-                if first == place and then > first and step < odds.shape[1]:
-                    worth = odds[k, step] * (1 if then == end else price)
-                    found += [(worth * w, [(k, step), *rest]) for w, rest in ways(then, step + 1)]
-        return found
-
-    through, whole = pages.shares(groups, count, odds, 1)
-    counted, total = np.zeros_like(odds), 0.0
-    for worth, steps in ways(0, 0):
-        if len(steps) == odds.shape[1]:
-            total += worth
-            for k, step in steps:
-                counted[k, step] += worth
-    assert whole == pytest.approx(total)
-    assert np.allclose(through, counted / max(total, 1e-300))
-
-
-def test_what_misleads_the_reader_is_mined(digits):
-    network, _ = load_model(options.DEFAULT_WEIGHTS, torch.device("cpu"))
-    patches, truth = pages.mined(48, *digits, 0, network)
-    alone = pages.hard_pieces(range(48), *digits, 0, network)
-    assert np.array_equal(patches, alone[0]) and np.array_equal(truth, alone[1])
-    read = torch.softmax(predict(network, torch.from_numpy(patches)), 1).numpy()
-    no_digits = truth == pages.NOT_A_DIGIT
-    assert 5 < no_digits.sum() < len(truth) - 5
-    assert (read[no_digits, :10].max(axis=1) > pages.HARD).all()  # it takes them for digits

@@ -111,20 +111,14 @@ def test_the_reader_learns_from_pages_too(subset_png, script, tmp_path):
     assert (tmp_path / "reliability.png").stat().st_size > 1000
 
 
-def test_what_the_reader_misreads_is_learnt_and_a_resume_learns_the_same(subset_png, script, tmp_path):
-    arguments = ("--arch", "reader", "--pages", 4, "--mine", 24, "--data", subset_png, "--runs_dir", tmp_path, *QUICK)
-    whole = script("train.py", *arguments, "--epochs", 5, "--name", "whole")
-    assert whole.returncode == 0, whole.stderr
-    before, after = whole.stdout.split("pieces of 24 strings and signs")
-    assert "epoch 4" in before and "epoch 5" in after
-    assert script("train.py", *arguments, "--epochs", 4, "--name", "parts").returncode == 0
-    assert not (tmp_path / "parts" / "mined.npz").exists()
-    assert script("train.py", "--resume", tmp_path / "parts", "--epochs", 5).returncode == 0
+def test_a_reader_that_is_resumed_is_the_one_that_it_would_have_been(subset_png, script, tmp_path):
+    arguments = ("--arch", "reader", "--pages", 4, "--data", subset_png, "--runs_dir", tmp_path, *QUICK)
+    assert script("train.py", *arguments, "--epochs", 2, "--name", "whole").returncode == 0
+    assert script("train.py", *arguments, "--epochs", 1, "--name", "parts").returncode == 0
+    resumed = script("train.py", "--resume", tmp_path / "parts", "--epochs", 2)
+    assert resumed.returncode == 0, resumed.stderr
     models = [load_checkpoint(tmp_path / name / "last.pt")["model"] for name in ("whole", "parts")]
     assert all(torch.equal(models[0][key], models[1][key]) for key in models[0])
-    (tmp_path / "parts" / "mined.npz").unlink()
-    assert_one_line_error(script("train.py", "--resume", tmp_path / "parts", "--epochs", 6), "mined.npz is missing")
-    assert_one_line_error(script("train.py", "--mine", 24, "--data", subset_png), "--mine", "--arch reader")
 
 
 def test_a_run_folder_holds_what_the_contract_says(run_of_two):
