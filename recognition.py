@@ -174,20 +174,23 @@ class Recognizer:
     def _look_again(
         self, image: np.ndarray, found: Found, drawn: np.ndarray, beliefs: np.ndarray, stages: dict | None
     ) -> tuple[Found, np.ndarray]:
-        """Where there is doubt: what is found closer up, and `reread`. But not of what that left as it was in the
-        picture before. drawn: the digits' patches.
+        """`reread`, and where doubt remains the same of what is found closer up. But not of what that left as it was in
+        the picture before. drawn: the digits' patches.
         """
         doubtful = _flat(drawn[likeliest(beliefs)[1] < SURE])
         if not len(doubtful) or (self.remember and _nearest(doubtful, self.in_vain)[1].all()):
             return found, beliefs
-        closer, theirs = found, beliefs
-        if found.coarse:
+        again, theirs = self._reread(found, beliefs)
+        in_vain = again.digits == found.digits
+        if found.coarse and (likeliest(theirs)[1] < SURE).any():
             closer = find(image, stages=stages, fine=True)
-            theirs = self._read(closer)[1]
-        again, their = reread(closer, theirs, self.classify, partial(odds_in_context, theirs, closer.lines))
-        in_vain = again.digits == closer.digits and np.array_equal(_accepted(beliefs), _accepted(theirs))
+            again, theirs = self._reread(closer, self._read(closer)[1])
+            in_vain = np.array_equal(_accepted(beliefs), _accepted(theirs))
         self.in_vain = doubtful if in_vain else self.in_vain[:0]
-        return again, their
+        return again, theirs
+
+    def _reread(self, found: Found, beliefs: np.ndarray) -> tuple[Found, np.ndarray]:
+        return reread(found, beliefs, self.classify, partial(odds_in_context, beliefs, found.lines))
 
     @torch.inference_mode()
     def activations(self, patch: np.ndarray) -> dict[str, np.ndarray]:
