@@ -80,6 +80,7 @@ Patches = tuple[np.ndarray, np.ndarray]  # n x 28 x 28 uint8 and their labels, n
 CANVAS = 96  # pixels that a symbol is drawn in before it becomes a patch
 OTHERS = 0.16  # of the digits on pages and in strings are not MNIST's
 STRINGS, SIGNS = 8, 20  # of touching digits, and alone, for each page
+CLEAN = 0.45  # of the strings are cut from clean ink, the others found on paper
 PER_CHUNK = 16  # pages that a process makes at a time
 
 
@@ -270,10 +271,22 @@ def seen(rng: np.random.Generator, ink: np.ndarray) -> np.ndarray:
     return cv2.convertScaleAbs(ink, alpha=rng.uniform(1.0, 1.3))
 
 
-def random_string(
+def enlarged(strip: np.ndarray, owners: np.ndarray, zoom: float, smooth: bool) -> tuple[np.ndarray, np.ndarray]:
+    """What `strip_of` gives, `zoom` times as large; smooth: drawn anew with clean edges, as a pen would."""
+    if not smooth:
+        size = tuple(int(n * zoom) for n in strip.shape[::-1])
+        ink = cv2.resize(strip, size, interpolation=cv2.INTER_CUBIC)
+        return ink, np.stack([cv2.resize(owner.astype(np.uint8), size) > 0 for owner in owners])
+    ink = np.uint8(255 * paper.ink_of(strip, zoom * BOX)[0])
+    corner, old = (np.array(cv2.boundingRect((n > 127).astype(np.uint8))[:2]) for n in (ink, strip))
+    matrix = np.column_stack([zoom * np.eye(2), corner - zoom * old])
+    return ink, np.stack([cv2.warpAffine(owner.astype(np.uint8), matrix, ink.shape[::-1]) > 0 for owner in owners])
+
+
+def random_strip(
     rng: np.random.Generator, images: np.ndarray, labels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """One to three touching digits and signs on paper: H x W x 3 BGR; whose ink is where, n x H x W bool; n labels."""
+    """One to three touching digits and signs: what `strip_of` gives, and n labels."""
     rows = rng.integers(len(images), size=1 + int(rng.choice(3, p=[0.2, 0.4, 0.4])))
     signs, names = images[rows].copy(), labels[rows].copy()
     for k in np.flatnonzero(rng.random(len(rows)) < OTHERS):  # a 1 with a flag is no 11
@@ -281,7 +294,11 @@ def random_string(
     if rng.random() < (0.25 if len(rows) > 1 else 0.6):  # % is no 96
         signs[0], names[0] = no_digit(rng, images, labels), NOT_A_DIGIT
     order = rng.permutation(len(rows))
-    strip, owners = strip_of(rng, signs[order])
+    return *strip_of(rng, signs[order]), names[order]
+
+
+def on_paper(rng: np.random.Generator, strip: np.ndarray, owners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What `strip_of` gives, written on a small page: H x W x 3 BGR, and whose ink is where, n x H x W bool."""
     height, slope = float(np.exp(rng.uniform(np.log(24), np.log(75)))), float(rng.normal(0, 5))
     pen = random_pen(rng)
     if rng.random() < 0.6:
@@ -292,20 +309,28 @@ def random_string(
     sheet = paper.sheet(rng, size, random_paper(rng), rng.uniform(0.5, 2.5))
     page = paper.put(rng, writing, paper.light(sheet, rng.uniform(0.5, 1), rng.uniform(0, 360)), corner)
     where = paper.carried(owners, strip, height, slope, pen.width, writing.places[0] + corner, size)
-    return random_camera(rng, page, height, 0.5).picture, where, names[order]
+    return random_camera(rng, page, height, 0.5).picture, where
 
 
 def cut_strings(rng: np.random.Generator, images: np.ndarray, labels: np.ndarray, number: int) -> Patches:
     """What touching.py's candidate cuts make of strings of touching digits: right ones and as many wrong ones."""
     patches, truth = [np.zeros((0, PATCH, PATCH), np.uint8)], []
     for _ in range(number):
-        picture, where, names = random_string(rng, images, labels)
-        found = segmentation.find(picture)
-        if not len(found.digits):
-            continue
-        line = np.flatnonzero(found.lines == np.bincount(found.lines).argmax())
-        chain, height = [found.digits[k] for k in line], touching.line_heights(found)[line[0]]
-        pieces = list(touching.candidates(found.ink, chain, height)[0].values())
+        strip, owners, names = random_strip(rng, images, labels)
+        if rng.random() < CLEAN:
+            ink, where = enlarged(strip, owners, rng.uniform(1.1, 2.4), smooth=rng.random() < 0.6)
+            ink = seen(rng, ink)
+            chain, height, slope = [segmentation.whole(ink)], 0.7 * len(ink), float(rng.normal(0, 0.1))
+        else:
+            picture, where = on_paper(rng, strip, owners)
+            found = segmentation.find(picture)
+            if not len(found.digits):
+                continue
+            line = np.flatnonzero(found.lines == np.bincount(found.lines).argmax())
+            ink, chain = found.ink, [found.digits[k] for k in line]
+            height, slope = touching.line_heights(found)[line[0]], found.slopes[line[0]]
+        whole = reduce(Part.merged, chain)
+        pieces = list(touching.candidates(ink, chain, height)[0].values())
         if not pieces:
             continue
         # What is found is broader than what was written: each of its places belongs to the nearest digits.
@@ -314,11 +339,12 @@ def cut_strings(rng: np.random.Generator, images: np.ndarray, labels: np.ndarray
         own = np.array(
             [
                 [cv2.countNonZero(cv2.bitwise_and(digit[y0:y1, x0:x1], piece.mask)) for digit in digits]
-                for piece in pieces
+                for piece in (*pieces, whole)
                 for x0, y0, x1, y1 in [piece.box]
             ]
-        )  # P x digits: pixels shared
-        recall = own / np.maximum(1, np.count_nonzero(digits & (found.mask > 0), axis=(1, 2)))
+        )  # (P + 1) x digits: pixels shared
+        own, all_own = own[:-1], np.maximum(1, own[-1])
+        recall = own / all_own
         purity = own / np.array([max(1, np.count_nonzero(piece.mask)) for piece in pieces])[:, None]
         alike = recall * purity / np.maximum(recall + purity - recall * purity, 1e-9)  # intersection over union
         best = recall.argmax(axis=1)
@@ -333,10 +359,8 @@ def cut_strings(rng: np.random.Generator, images: np.ndarray, labels: np.ndarray
         # The hardest wrong ones are few: a digit with all of a neighbour, mostly a 1.
         hard, easy = (rng.permutation(np.flatnonzero(wrong & which)) for which in (several, ~several))
         kept = np.concatenate([right, hard[: (1 + len(right)) // 2], easy[: 1 + len(right) // 2]])
-        # Strokes also come apart where nothing is known of the rest.
-        beside = reduce(Part.merged, chain) if rng.random() < 0.8 else None
-        slopes = [found.slopes[line[0]]] * len(kept)
-        patches.append(segmentation.patches(found.ink, [pieces[k] for k in kept], slopes, beside))
+        beside = whole if rng.random() < 0.8 else None  # strokes also come apart where nothing is known of the rest
+        patches.append(segmentation.patches(ink, [pieces[k] for k in kept], [slope] * len(kept), beside))
         truth += [*names[best[right]], *[NOT_A_DIGIT] * (len(kept) - len(right))]
     return np.concatenate(patches), np.array(truth, np.int64)
 
