@@ -21,7 +21,7 @@ RECIPES = {
         "article": (6, "affine", 0.5, 0.995, 0, 1.0, "auto"),
         "1998": (20, "affine", 0.8, 0.995, 0, 1.0, "fp32"),
         "modern": (60, "elastic", 0.92, 0.999, 0, 1.0, "auto"),
-        "reader": (13, "elastic", 0.93, 0.999, 3000, 0.15, "auto"),
+        "reader": (14, "elastic", 0.93, 0.999, 3000, 0.15, "auto"),
     }.items()
 }
 SAMPLES = Path(__file__).parent / "samples"

@@ -80,7 +80,7 @@ Patches = tuple[np.ndarray, np.ndarray]  # n x 28 x 28 uint8 and their labels, n
 CANVAS = 96  # pixels that a symbol is drawn in before it becomes a patch
 OTHERS = 0.16  # of the digits on pages and in strings are not MNIST's
 STRINGS, SIGNS = 8, 20  # of touching digits, and alone, for each page
-CLEAN = 0.45  # of the strings are cut from clean ink, the others found on paper
+CLEAN = 0.75  # of the strings are cut from clean ink, the others found on paper
 PER_CHUNK = 16  # pages that a process makes at a time
 
 
