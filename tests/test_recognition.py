@@ -78,7 +78,7 @@ def test_what_is_in_doubt_is_looked_at_with_all_the_pictures_pixels(monkeypatch)
     rows = mnist.sample_indices()
     reader = Recognizer(options.DEFAULT_WEIGHTS, "cpu", min_confidence=0.4)
     written, pen = [], paper.PENS["marker"]
-    for seed in (0, 15, 18, 20, 21, 27):
+    for seed in range(31):
         rng = np.random.default_rng(seed)
         texts = ("".join(rng.permutation(list("0123456789"))[:6]) for _ in range(3))
         lines = [paper.pick(rng, images[rows], labels[rows], text) for text in texts]
@@ -91,4 +91,4 @@ def test_what_is_in_doubt_is_looked_at_with_all_the_pictures_pixels(monkeypatch)
     assert all(find(picture).coarse for picture, _ in written)
     closer = right()
     monkeypatch.setattr("recognition.find", lambda image, single=False, stages=None, fine=False: find(image, single))
-    assert closer >= right() + 3
+    assert closer >= right() + 5
