@@ -48,18 +48,19 @@ def cuts(ink: np.ndarray, height: float) -> np.ndarray:
     """
     rows, width = ink.shape
     cost = ink.astype(np.float32) / 255 + PAPER_COST
-    above, below = _cheapest(cost), _cheapest(cost[::-1])[::-1]
+    above, aside_above = _cheapest(cost)
+    below, aside_below = _cheapest(cost[::-1])
+    total = above + below[::-1] - cost
     prices, paths = [], []
     near = math.ceil(NEAREST * height) - 1
     for y in {int(at * rows) for at in THROUGH}:
-        through = above[y, 1:-1] + below[y, 1:-1] - cost[y]
         starts, free = [], np.ones(width, bool)
-        for x in np.argsort(through, kind="stable").tolist():
+        for x in np.argsort(total[y], kind="stable").tolist():
             if free[x]:
                 starts.append(x)
                 free[max(0, x - near) : x + near + 1] = False
-        up, down = _follow(above[: y + 1], np.array(starts)), _follow(below[y:][::-1], np.array(starts))
-        prices.append(through[starts])
+        up, down = (_follow(n, np.array(starts)) for n in (aside_above[: y + 1], aside_below[: rows - y]))
+        prices.append(total[y, starts])
         paths.append(np.concatenate([up[::-1], down[1:]]).T)
     paths = np.concatenate(paths)[np.concatenate(prices).argsort(kind="stable")]  # the cheapest first
     dark = (ink > INK).cumsum(axis=1)
@@ -74,22 +75,25 @@ def cuts(ink: np.ndarray, height: float) -> np.ndarray:
     return paths[sorted(kept, key=share.__getitem__)]
 
 
-def _cheapest(cost: np.ndarray) -> np.ndarray:
-    """h x (w + 2): the least sum of costs on a path from the first row to each place, a column at most aside a row
-    down; infinite in the column before the first and in that after the last.
+def _cheapest(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The least sum of costs on a path from the first row to each place, a column at most aside a row down: h x w.
+
+    And where such a path comes from, h x w int: -1, 0 or 1 columns aside in the row above.
     """
     total = np.pad(cost, ((0, 0), (1, 1)), constant_values=np.inf)
     for before, row in zip(total, total[1:]):
         row[1:-1] += np.minimum(before[1:-1], np.minimum(before[:-2], before[2:]) + ASIDE_COST)
-    return total
+    options = np.stack([total[:-1, 1:-1], total[:-1, :-2] + ASIDE_COST, total[:-1, 2:] + ASIDE_COST])
+    aside = np.zeros(cost.shape, int)
+    aside[1:] = np.array([0, -1, 1])[options.argmin(axis=0)]
+    return total[:, 1:-1], aside
 
 
-def _follow(total: np.ndarray, x: np.ndarray) -> np.ndarray:
+def _follow(aside: np.ndarray, x: np.ndarray) -> np.ndarray:
     """h x K: the columns of the cheapest paths to the columns x of the last row, from that row back to the first."""
     path = [x]
-    for before in total[-2::-1]:
-        options = np.array([before[x + 1], before[x] + ASIDE_COST, before[x + 2] + ASIDE_COST])
-        x = x + np.array([0, -1, 1])[options.argmin(axis=0)]
+    for row in aside[:0:-1]:
+        x = x + row[x]
         path.append(x)
     return np.array(path)
 
@@ -118,29 +122,32 @@ def candidates(ink: np.ndarray, chain: list[Part], height: float) -> tuple[dict[
     ink: the working picture. chain: its components from left to right; height: of the line's digits in pixels. Also the
     number of pieces.
     """
-    starts = []  # of the pieces: the component's number, and what of it lies to the right
-    for number, part in enumerate(chain):
+    left, top, right, bottom = reduce(Part.merged, chain).box
+    rest = np.zeros((bottom - top, right - left), np.uint8)
+    pieces = [(len(chain), rest)]  # the component of each, and the chain's ink from there on to the right
+    for number, part in reversed(list(enumerate(chain))):
         x0, y0, x1, y1 = part.box
-        starts.append((number, part.mask))
+        masks = [part.mask]
         if part.width > 0.5 * height:
             paths = cuts(cv2.bitwise_and(ink[y0:y1, x0:x1], part.mask), height)
-            starts += [(number, part.mask * (np.arange(part.width) > path[:, None])) for path in paths]
-    ends = [*starts, (len(chain), None)]
+            masks += [part.mask * (np.arange(part.width) > path[:, None]) for path in paths]
+        rights = [rest.copy() for _ in masks]
+        for right_of_it, mask in zip(rights, masks):
+            right_of_it[y0 - top : y1 - top, x0 - left : x1 - left] |= mask
+        pieces = [(number, right_of_it) for right_of_it in rights] + pieces
+        rest = rights[0]
     groups = {}
-    for first, (begin, right) in enumerate(starts):
-        for end, (stop, beyond) in enumerate(ends[first + 1 :], first + 1):
-            pieces = [right, *(part.mask for part in chain[begin + 1 : stop + 1])]
-            if stop < len(chain):
-                pieces[-1] = cv2.subtract(pieces[-1], beyond)
-            found = [part.only(piece) for part, piece in zip(chain[begin:], pieces) if cv2.countNonZero(piece)]
-            if not found:
-                continue
-            group = reduce(Part.merged, found)
-            if group.width > WIDEST * height:
+    for first, (begin, right_of_it) in enumerate(pieces[:-1]):
+        for end, (_, beyond) in enumerate(pieces[first + 1 :], first + 1):
+            mask = cv2.subtract(right_of_it, beyond)
+            x, y, w, h = cv2.boundingRect(mask)
+            if w > WIDEST * height:
                 break
-            if group.height >= 0.5 * height:
-                groups[first, end] = group
-    return groups, len(starts)
+            if w and h >= 0.5 * height:
+                stroke = max(part.stroke for part in chain[begin : pieces[end - 1][0] + 1])
+                place = left + x, top + y, left + x + w, top + y + h
+                groups[first, end] = Part(place, mask[y : y + h, x : x + w], stroke)
+    return groups, len(pieces) - 1
 
 
 def best_grouping(groups: list[tuple[int, int]], probabilities: np.ndarray, count: int) -> list[int]:
