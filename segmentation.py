@@ -645,7 +645,8 @@ def _one_digit(layout: Layout, slope: int) -> list[tuple[int, int, float]]:
         np.maximum(left, left[small, None]) - np.minimum(right, right[small, None]),
         np.maximum(top, top[small, None]) - np.minimum(bottom, bottom[small, None]),
     )
-    near = gap < 0.2 * np.maximum(height, height[small, None])
+    usual = 0.0 if np.isinf(typical) else typical
+    near = gap < 0.2 * np.maximum(np.maximum(height, height[small, None]), usual)
     near[np.arange(len(small)), small] = False
     pair, second = np.nonzero(near)
     if not len(pair):
@@ -658,8 +659,11 @@ def _one_digit(layout: Layout, slope: int) -> list[tuple[int, int, float]]:
     shared = np.minimum(right[first], right[second]) - np.maximum(left[first], left[second])
     beside = np.where(low <= 0.5 * high, 2 * stroke, np.where(low < 0.75 * high, stroke, 0))
     above = shared >= np.where(low <= 0.6 * high, 0.3, 0.5) * np.minimum(width[first], width[second])
-    limit = np.where(above, np.maximum(2.5 * stroke, 0.12 * high), beside)
-    fits = (together <= 1.35 * np.maximum(typical, high)) & (broad <= 1.1 * together) & (gap <= limit)
+    limit = np.where(above, np.maximum(3.5 * stroke, 0.12 * high), beside)
+    # Across the gap of a broken digit, the two halves are no higher than others are whole.
+    reach = np.maximum(high, np.where(together < 1.1 * usual, usual, 0))
+    fits = (together <= 1.35 * np.maximum(typical, high)) & (broad <= 1.1 * together)
+    fits &= (gap <= limit) & (gap < 0.2 * reach)
     pairs = np.flatnonzero(fits)[gap[fits].argsort(kind="stable")].tolist()
     return [(int(first[k]), int(second[k]), float(limit[k])) for k in pairs]
 

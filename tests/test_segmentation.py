@@ -262,6 +262,22 @@ def test_close_neighbours_of_other_heights_are_not_one_digit() -> None:
     assert right >= 17
 
 
+def test_digits_that_came_apart_are_whole() -> None:
+    """A third of the digits have lost a strip across, up to a sixth of their height: most are one box all the same."""
+    right, pages = 0, 60
+    for seed in range(pages):
+        rng = np.random.default_rng(seed)
+        height = float(rng.uniform(20, 120))
+        made = page(seed, height, rng.uniform(-25, 25), plain=True)
+        bare = cv2.morphologyEx(made.picture, cv2.MORPH_CLOSE, np.ones((int(0.35 * height) | 1,) * 2, np.uint8))
+        for x, y, w, h in made.boxes[rng.random(len(made.boxes)) < 0.35].astype(int).tolist():
+            top = y + int(rng.uniform(0.2, 0.8) * h)
+            strip = np.s_[top : top + max(1, int(rng.uniform(0.05, 0.17) * height)), x : x + w]
+            made.picture[strip] = bare[strip]
+        right += len(segment(made.picture).boxes) == len(made.labels)
+    assert right >= 0.75 * pages, right
+
+
 def test_faint_digits_in_noise() -> None:
     rng = np.random.default_rng(5)
     right = 0
