@@ -16,10 +16,13 @@ from pathlib import Path
 DEFAULT_WEIGHTS = Path(__file__).parent / "weights" / "reader.pt"
 # What train.py does with each network unless the command line says otherwise (how it was found: docs/NETWORKS.md).
 RECIPES = {
-    "article": {"epochs": 6, "augment": "affine", "lr_decay": 0.5, "ema": 0.995, "pages": 0, "precision": "auto"},
-    "1998": {"epochs": 20, "augment": "affine", "lr_decay": 0.8, "ema": 0.995, "pages": 0, "precision": "fp32"},
-    "modern": {"epochs": 60, "augment": "elastic", "lr_decay": 0.92, "ema": 0.999, "pages": 0, "precision": "auto"},
-    "reader": {"epochs": 8, "augment": "elastic", "lr_decay": 0.93, "ema": 0.999, "pages": 3000, "precision": "auto"},
+    arch: dict(zip(("epochs", "augment", "lr_decay", "ema", "pages", "easy", "precision"), values))
+    for arch, values in {
+        "article": (6, "affine", 0.5, 0.995, 0, 1.0, "auto"),
+        "1998": (20, "affine", 0.8, 0.995, 0, 1.0, "fp32"),
+        "modern": (60, "elastic", 0.92, 0.999, 0, 1.0, "auto"),
+        "reader": (14, "elastic", 0.93, 0.999, 3000, 0.15, "auto"),
+    }.items()
 }
 SAMPLES = Path(__file__).parent / "samples"
 
@@ -259,6 +262,13 @@ def train_parser() -> Parser:
         default=0.05,
         metavar="X",
         help="share of the target spread over all classes, against overconfidence; 0: off (default: %(default)s)",
+    )
+    learning.add_argument(
+        "--easy",
+        type=fraction,
+        metavar="X",
+        help="odds that an image which was read well when seen last takes part in an epoch; 1: all images do "
+        f"{_recipes('easy')}",
     )
     learning.add_argument(
         "--ema",

@@ -19,6 +19,8 @@ import hashlib
 import multiprocessing
 import signal
 from collections.abc import Iterable
+from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 
 import cv2
@@ -31,7 +33,7 @@ import segmentation
 import touching
 from LeNet_5 import NOT_A_DIGIT
 from paper import PENS, Page
-from segmentation import BOX, PATCH, segment
+from segmentation import BOX, PATCH, Part, segment
 from utils import write_atomically
 
 
@@ -77,7 +79,8 @@ TURNED, MIRRORED = (2, 3, 4, 5, 6, 7, 9), (3, 4, 6, 7, 9)  # digits that a quart
 Patches = tuple[np.ndarray, np.ndarray]  # n x 28 x 28 uint8 and their labels, n int64
 CANVAS = 96  # pixels that a symbol is drawn in before it becomes a patch
 OTHERS = 0.16  # of the digits on pages and in strings are not MNIST's
-STRINGS, SIGNS = 8, 12  # of touching digits, and alone, for each page
+STRINGS, SIGNS = 8, 20  # of touching digits, and alone, for each page
+CLEAN = 0.75  # of the strings are cut from clean ink, the others found on paper
 PER_CHUNK = 16  # pages that a process makes at a time
 
 
@@ -280,36 +283,76 @@ def enlarged(strip: np.ndarray, owners: np.ndarray, zoom: float, smooth: bool) -
     return ink, np.stack([cv2.warpAffine(owner.astype(np.uint8), matrix, ink.shape[::-1]) > 0 for owner in owners])
 
 
+def random_strip(
+    rng: np.random.Generator, images: np.ndarray, labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One to three touching digits and signs: what `strip_of` gives, and n labels."""
+    rows = rng.integers(len(images), size=1 + int(rng.choice(3, p=[0.2, 0.4, 0.4])))
+    signs, names = images[rows].copy(), labels[rows].copy()
+    for k in np.flatnonzero(rng.random(len(rows)) < OTHERS):  # a 1 with a flag is no 11
+        signs[k] = other_digit(rng, int(names[k]))
+    if rng.random() < (0.25 if len(rows) > 1 else 0.6):  # % is no 96
+        signs[0], names[0] = no_digit(rng, images, labels), NOT_A_DIGIT
+    order = rng.permutation(len(rows))
+    return *strip_of(rng, signs[order]), names[order]
+
+
+def on_paper(rng: np.random.Generator, strip: np.ndarray, owners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What `strip_of` gives, written on a small page: H x W x 3 BGR, and whose ink is where, n x H x W bool."""
+    height, slope = float(np.exp(rng.uniform(np.log(24), np.log(75)))), float(rng.normal(0, 5))
+    pen = random_pen(rng)
+    if rng.random() < 0.6:
+        pen = replace(pen, width=None)
+    writing = paper.lay_out(rng, [([strip], [0])], height, slope, pen, unsteady=0.0)
+    corner, room = rng.integers(10, 45, (2, 2))  # at least 10 pixels of paper on each side
+    size = tuple((writing.size + corner + room).tolist())
+    sheet = paper.sheet(rng, size, random_paper(rng), rng.uniform(0.5, 2.5))
+    page = paper.put(rng, writing, paper.light(sheet, rng.uniform(0.5, 1), rng.uniform(0, 360)), corner)
+    where = paper.carried(owners, strip, height, slope, pen.width, writing.places[0] + corner, size)
+    return random_camera(rng, page, height, 0.5).picture, where
+
+
+def owned(parts: list[Part], digits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How many pixels of each of P parts n digits (n x H x W, 0 or 1) own, P x n; and how many it has, P."""
+    numbers = np.arange(len(digits))[:, None]
+    bits = np.arange(2 ** len(digits)) >> numbers & 1  # which digits own a pixel, as the bits of one number
+    owners = np.tensordot(1 << numbers[:, 0], digits, 1).astype(np.uint8)
+    pixels = np.array(
+        [
+            cv2.calcHist([owners[y0:y1, x0:x1]], [0], part.mask, [bits.shape[1]], [0, bits.shape[1]]).ravel()
+            for part in parts
+            for x0, y0, x1, y1 in [part.box]
+        ]
+    )
+    return pixels @ bits.T, pixels.sum(axis=1)
+
+
 def cut_strings(rng: np.random.Generator, images: np.ndarray, labels: np.ndarray, number: int) -> Patches:
     """What touching.py's candidate cuts make of strings of touching digits: right ones and as many wrong ones."""
-    patches, truth = [], []
+    patches, truth = [np.zeros((0, PATCH, PATCH), np.uint8)], []
     for _ in range(number):
-        rows = rng.integers(len(images), size=1 + int(rng.choice(3, p=[0.2, 0.5, 0.3])))
-        signs, names = images[rows].copy(), labels[rows].copy()
-        for k in np.flatnonzero(rng.random(len(rows)) < OTHERS):  # a 1 with a flag is no 11
-            signs[k] = other_digit(rng, int(names[k]))
-        if rng.random() < (0.25 if len(rows) > 1 else 0.6):  # % is no 96
-            signs[0], names[0] = no_digit(rng, images, labels), NOT_A_DIGIT
-        order = rng.permutation(len(rows))
-        names = names[order]
-        strip, owners = strip_of(rng, signs[order])
-        ink, owners = enlarged(strip, owners, rng.uniform(1.1, 2.4), smooth=rng.random() < 0.6)
-        ink = seen(rng, ink)
-        slope = float(rng.normal(0, 0.1))
-        whole = segmentation.whole(ink)
-        pieces = list(touching.candidates(ink, [whole], 0.7 * len(ink))[0].values())
+        strip, owners, names = random_strip(rng, images, labels)
+        if rng.random() < CLEAN:
+            ink, where = enlarged(strip, owners, rng.uniform(1.1, 2.4), smooth=rng.random() < 0.6)
+            ink = seen(rng, ink)
+            chain, height, slope = [segmentation.whole(ink)], 0.7 * len(ink), float(rng.normal(0, 0.1))
+        else:
+            picture, where = on_paper(rng, strip, owners)
+            found = segmentation.find(picture)
+            if not len(found.digits):
+                continue
+            line = np.flatnonzero(found.lines == np.bincount(found.lines).argmax())
+            ink, chain = found.ink, [found.digits[k] for k in line]
+            height, slope = touching.line_heights(found)[line[0]], found.slopes[line[0]]
+        whole = reduce(Part.merged, chain)
+        pieces = list(touching.candidates(ink, chain, height)[0].values())
         if not pieces:
             continue
-        digits = owners.astype(np.uint8)
-        own = np.array(
-            [
-                [cv2.countNonZero(cv2.bitwise_and(digit[y0:y1, x0:x1], piece.mask)) for digit in digits]
-                for piece in pieces
-                for x0, y0, x1, y1 in [piece.box]
-            ]
-        )  # P x digits: pixels shared
-        recall = own / np.maximum(1, owners.sum(axis=(1, 2)))  # a faint sign may own none
-        purity = own / np.array([max(1, np.count_nonzero(piece.mask)) for piece in pieces])[:, None]
+        # What is found is broader than what was written: each of its places belongs to the nearest digits.
+        far = np.stack([cv2.distanceTransform(1 - digit.astype(np.uint8), cv2.DIST_L2, 3) for digit in where])
+        digits = ((far <= far.min(0) + 0.7) & (far < 0.12 * height + 2)).astype(np.uint8)
+        own, size = owned([*pieces, whole], digits)
+        recall, purity = own[:-1] / np.maximum(1, own[-1]), own[:-1] / np.maximum(1, size[:-1, None])
         alike = recall * purity / np.maximum(recall + purity - recall * purity, 1e-9)  # intersection over union
         best = recall.argmax(axis=1)
         several = (recall > 0.6).sum(axis=1) > 1
@@ -319,7 +362,7 @@ def cut_strings(rng: np.random.Generator, images: np.ndarray, labels: np.ndarray
             right[piece] |= best[piece] == digit and alike[piece, digit] > 0.6
         wrong = ~right & ((recall < 0.65) | (purity < 0.6) | several)
         right = rng.permutation(np.flatnonzero(right))
-        right = np.concatenate([right[best[right] == digit][:2] for digit in range(len(rows))])  # many are nearly one
+        right = np.concatenate([right[best[right] == digit][:2] for digit in range(len(names))])  # many are nearly one
         # The hardest wrong ones are few: a digit with all of a neighbour, mostly a 1.
         hard, easy = (rng.permutation(np.flatnonzero(wrong & which)) for which in (several, ~several))
         kept = np.concatenate([right, hard[: (1 + len(right)) // 2], easy[: 1 + len(right) // 2]])
@@ -356,6 +399,18 @@ def random_pen(rng: np.random.Generator) -> paper.Pen:
     )
 
 
+def random_paper(rng: np.random.Generator) -> tuple[float, ...]:
+    """The colour of some paper, nearly white or grey."""
+    return tuple(rng.uniform(190, 250) + rng.normal(0, 5, 3))
+
+
+def random_camera(rng: np.random.Generator, page: Page, height: float, compressed: float) -> Page:
+    """A page of digits so many pixels high as some camera sees it. compressed: how often as a JPEG."""
+    blur = rng.uniform(0, 0.03) * height + rng.uniform(0, 0.5)
+    jpeg = int(rng.integers(35, 96)) if rng.random() < compressed else None
+    return page.seen(lambda picture: paper.camera(rng, picture, blur, rng.uniform(0, 6), jpeg))
+
+
 def random_page(rng: np.random.Generator, images: np.ndarray, labels: np.ndarray) -> Page:
     """A page of digits (N x 28 x 28 uint8, N) and other things in random light; label 10: not a digit."""
     width = int(rng.integers(360, 720))
@@ -378,7 +433,7 @@ def random_page(rng: np.random.Generator, images: np.ndarray, labels: np.ndarray
     writing = paper.lay_out(rng, lines, tall, slope.tolist(), pen, gap, leading=rng.uniform(0.25, 0.7))
     room = np.array(writing.size) + rng.integers(10, 90, 2)
     size = tuple(int(n) for n in np.maximum(room, (width, height)))
-    page = paper.sheet(rng, size, tuple(rng.uniform(190, 250) + rng.normal(0, 5, 3)), rng.uniform(0.5, 3))
+    page = paper.sheet(rng, size, random_paper(rng), rng.uniform(0.5, 3))
     if rng.random() < 0.3:
         rules = {"spacing": rng.uniform(1.2, 2.2) * tall, "start": rng.uniform(0, 40), "width": rng.uniform(0.8, 1.8)}
         page = (paper.ruled if rng.random() < 0.6 else paper.grid)(page, **rules)
@@ -398,9 +453,7 @@ def random_page(rng: np.random.Generator, images: np.ndarray, labels: np.ndarray
         page = seen if len(seen.labels) == len(page.labels) else page  # what left the frame would have no label
     if rng.random() < 0.12:
         page = page.seen(cv2.bitwise_not)
-    blur = rng.uniform(0, 0.03) * tall + rng.uniform(0, 0.5)
-    jpeg = int(rng.integers(35, 96)) if rng.random() < 0.6 else None
-    return page.seen(lambda picture: paper.camera(rng, picture, blur, rng.uniform(0, 6), jpeg))
+    return random_camera(rng, page, tall, 0.6)
 
 
 def label_segments(page: Page, boxes: np.ndarray) -> np.ndarray:

@@ -145,6 +145,20 @@ def skeleton(mask: np.ndarray) -> np.ndarray:
     return mask
 
 
+def _placed(
+    patch: np.ndarray, height: float, degrees: float, width: float | None
+) -> tuple[np.ndarray, int, np.ndarray, tuple[int, int]]:
+    """A digit's `stroke_field` for `ink_of`, its detail, and the 2 x 3 matrix that makes it ink, of that size."""
+    zoom = height / BOX
+    detail = min(8, max(3, math.ceil(zoom)))  # finer than the result, and never so coarse that thin strokes wobble
+    depth = stroke_field(patch, None if width is None else width * BOX, detail)
+    x, y, w, h = cv2.boundingRect((depth > -0.5).astype(np.uint8))
+    matrix = cv2.getRotationMatrix2D((0.0, 0.0), degrees, zoom / detail)
+    corners = np.array([(x, y), (x + w, y), (x, y + h), (x + w, y + h)]) @ matrix[:, :2].T
+    matrix[:, 2] = 1 - corners.min(0)
+    return depth, detail, matrix, tuple((np.ceil(np.ptp(corners, axis=0)).astype(int) + 2).tolist())
+
+
 def ink_of(
     patch: np.ndarray, height: float, degrees: float = 0.0, width: float | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -153,18 +167,26 @@ def ink_of(
     patch: 28 x 28 uint8. height: pixels that MNIST's 20 become. degrees: turned by. width: stroke width / height.
     ValueError for a patch without ink.
     """
-    zoom = height / BOX
-    detail = min(8, max(3, math.ceil(zoom)))  # finer than the result, and never so coarse that thin strokes wobble
-    depth = stroke_field(patch, None if width is None else width * BOX, detail)
-    x, y, w, h = cv2.boundingRect((depth > -0.5).astype(np.uint8))
-    matrix = cv2.getRotationMatrix2D((0.0, 0.0), degrees, zoom / detail)
-    corners = np.array([(x, y), (x + w, y), (x, y + h), (x + w, y + h)]) @ matrix[:, :2].T
-    matrix[:, 2] = 1 - corners.min(0)
-    size = np.ceil(np.ptp(corners, axis=0)).astype(int) + 2
-    depth = cv2.warpAffine(depth, matrix, size.tolist(), flags=cv2.INTER_LINEAR, borderValue=-BOX)
-    coverage = np.clip(depth * zoom + 0.5, 0, 1)  # a stroke's edge is one pixel wide
+    depth, _, matrix, size = _placed(patch, height, degrees, width)
+    depth = cv2.warpAffine(depth, matrix, size, flags=cv2.INTER_LINEAR, borderValue=-BOX)
+    coverage = np.clip(depth * (height / BOX) + 0.5, 0, 1)  # a stroke's edge is one pixel wide
     points = cv2.findNonZero((coverage >= 0.5 * coverage.max()).astype(np.uint8))
     return coverage, cv2.convexHull(points).reshape(-1, 2).astype(np.float32)
+
+
+def carried(
+    parts: np.ndarray, patch: np.ndarray, height: float, degrees: float, width: float | None, at: np.ndarray, size: Size
+) -> np.ndarray:
+    """Where parts of a patch (n x H x W bool) come to lie on a page of that size if the ink that `ink_of` makes of it
+    is put there with its corner `at` x and y: n x h x w bool.
+    """
+    _, detail, matrix, _ = _placed(patch, height, degrees, width)
+    corner = np.array(cv2.boundingRect((patch > 0).astype(np.uint8))[:2])
+    to_field = np.eye(3)  # from the middle of a patch's pixel to that of its places in the field
+    to_field[:2] = np.column_stack([detail * np.eye(2), (MARGIN - corner + 0.5) * detail - 0.5])
+    matrix = matrix @ to_field
+    matrix[:, 2] += at
+    return np.stack([cv2.warpAffine(part.astype(np.float32), matrix, size) > 0.4 for part in parts])
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import mnist
 import options
 import pages
 import paper
+import segmentation
 from recognition import Recognizer
 from touching import likeliest
 
@@ -44,6 +45,20 @@ def test_strings_touch(digits):
         assert owners.shape == (3, *strip.shape) and (strip[owners.any(axis=0)] > 64).all()
         count, _ = cv2.connectedComponents(cv2.dilate((strip > 100).astype(np.uint8), np.ones((3, 3))))
         assert count <= 3  # paper, and one component; a digit may be broken itself
+
+
+def test_whose_ink_is_where_on_a_written_string(digits):
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        strip, owners, labels = pages.random_strip(rng, *digits)
+        picture, where = pages.on_paper(rng, strip, owners)
+        assert where.shape == (len(labels), *picture.shape[:2]) and where.any(axis=(1, 2)).all()
+        grey = picture.min(axis=2).astype(float)  # coloured ink is dark in one channel at least
+        around = cv2.dilate(where.any(axis=0).astype(np.uint8), np.ones((15, 15))) > 0
+        assert grey[where.any(axis=0)].mean() < grey[around & ~where.any(axis=0)].mean() - 15
+        found = segmentation.find(picture)
+        ink = found.mask[: len(grey)] > 0
+        assert (ink & around).sum() >= 0.95 * ink.sum()
 
 
 def test_the_digits_cut_out_of_pages_are_the_ones_written(digits):

@@ -121,6 +121,22 @@ def test_a_reader_that_is_resumed_is_the_one_that_it_would_have_been(subset_png,
     assert all(torch.equal(models[0][key], models[1][key]) for key in models[0])
 
 
+def test_what_is_read_well_takes_part_seldom():
+    opt = options.parse(options.train_parser(), ["--arch", "reader", "--device", "cpu"])
+    opt.follow_recipe()
+    trainer = train.Trainer(opt, torch.device("cpu"))
+    assert len(trainer.choose(2000)) == 2000  # none has been seen
+    target = torch.full((11,), 0.05 / 11)
+    target[0] += 0.95
+    surest = functional.cross_entropy(target.log()[None], torch.tensor([0]), label_smoothing=0.05)
+    trainer.losses[:1000] = surest
+    trainer.losses[1000:] = surest + 0.2
+    chosen = trainer.choose(2000)
+    assert (chosen >= 1000).sum() == 1000 and 100 < (chosen < 1000).sum() < 200
+    opt.easy = 1.0
+    assert len(trainer.choose(2000)) == 2000
+
+
 def test_a_run_folder_holds_what_the_contract_says(run_of_two):
     assert {"options.json", "log.csv", "last.pt", "best.pt"} <= {file.name for file in run_of_two.iterdir()}
     saved = json.loads((run_of_two / "options.json").read_text())
