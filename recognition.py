@@ -71,6 +71,7 @@ class Reading:
 
 
 USUAL = 0.23  # of what segmentation finds on a page is no digit (train.py's RARER: 0.3 to 1)
+CAUTION = 2.3  # times that "not a digit" counts for likelier than it is: a false digit is worse than one not read
 ALIKE = 12.0  # of 255: two patches that differ less than that (root of the mean square) are the same to the eye
 
 
@@ -146,7 +147,10 @@ class Recognizer:
         return {"weights": str(self.file), "arch": self.checkpoint["arch"], "sha256": sha256(self.file)}
 
     def classify(self, patches: np.ndarray) -> np.ndarray:
-        """What the network makes of uint8 patches N x 28 x 28: N x 11 probabilities, the last of "not a digit"."""
+        """What is to be believed of uint8 patches N x 28 x 28: N x 11 probabilities, the last of "not a digit".
+
+        The network's own, but for CAUTION.
+        """
         if len(patches) == 0:
             return np.zeros((0, DIGITS + 1), np.float32)
         if not self.remember:
@@ -164,7 +168,8 @@ class Recognizer:
 
     def _classify(self, patches: np.ndarray) -> np.ndarray:
         beliefs = torch.softmax(predict(self.model, torch.from_numpy(patches).to(self.device)), 1)
-        return functional.pad(beliefs, (0, DIGITS + 1 - beliefs.shape[1])).cpu().numpy()
+        beliefs = functional.pad(beliefs, (0, DIGITS + 1 - beliefs.shape[1])).cpu().numpy()
+        return reweighted(beliefs, np.full(len(beliefs), CAUTION, np.float32))
 
     def _read(self, found: Found) -> tuple[np.ndarray, np.ndarray]:
         """The digits' patches, and what the network makes of them."""

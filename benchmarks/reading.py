@@ -100,7 +100,7 @@ def main(argv: list[str] | None = None) -> int:
             recognizer = Recognizer(weights, "cpu", opt.min_confidence)
             probability = torch.softmax(predict(recognizer.model, digits.images), 1)
             misses = int((probability.argmax(1) != digits.labels).sum())
-            unread = float((probability[:, :10].max(1).values < opt.min_confidence).float().mean())
+            unread = (recognizer.classify(images)[:, :10].max(axis=1) < opt.min_confidence).mean()
             print(f"{weights} ({recognizer.checkpoint['arch']}), {digits.source}")
             print(f"  {misses} misses of {len(digits)} over all outputs; {100 * unread:.2f} % rejected")
             for count in (2, 3):
