@@ -37,6 +37,7 @@ RULING = 0.4  # of the picture's longer side: a straight line of that length is 
 SEEDS = 0.1  # of a part's pixels are strong ink: blurred thin strokes have a third, noise and shadows none
 WRITING = 0.4  # of all ink's length is strokes of one pen: 0.7 and more on a page, 0.1 to 0.4 of a cat, a tree, stains
 THICK = 2.5  # pixels: strokes that a mask keeps whole; MNIST's are 2 to 4 pixels in a patch
+CLEAR = 3.0  # pixels: what thinner ones of a small picture are enlarged to
 SLIM = 3.0  # strokes: no digit is shorter; the thickest of MNIST's has 3.9, a small and blurred one 3
 LEAST = 7  # pixels: the lowest raster in which ten digits differ (the 5 x 7 fonts)
 NOISY = 4  # of 255: where three quarters of all neighbours differ by that, noise has a deviation of 9: smoothed
@@ -150,12 +151,14 @@ def find(image: np.ndarray, single: bool = False, stages: dict | None = None, fi
     # Of the working area: a pen that is thick enough mostly needs no more than a quarter, in half of the time.
     for part in (1.0,) if fine or size[0] * size[1] <= WORK_AREA / 8 else (0.25, 1.0):
         page = _shrink(image, part)
-        ink, floor, background = _ink(page)
-        stages.clear()
-        parts = _parts(ink, floor, stages)
+        ink, parts = _strokes(page, stages)
         if parts and stages["thickness"] >= THICK:
             break
-    stages.update(page=page, background=background, ink=ink)
+    else:
+        larger = min(CLEAR / stages["thickness"], (WORK_AREA / (page.shape[0] * page.shape[1])) ** 0.5)
+        if parts and larger > 1.2:
+            page = cv2.resize(page, None, fx=larger, fy=larger, interpolation=cv2.INTER_CUBIC)
+            ink, parts = _strokes(page, stages)
     rows: list[tuple[list[Part], float]] = []
     if parts:
         layout = Layout.of(parts)
@@ -309,6 +312,15 @@ def _stroke_bound(dark: np.ndarray) -> int:
 
 
 # 2. Parts
+
+
+def _strokes(page: np.ndarray, stages: dict) -> tuple[np.ndarray, list[Part]]:
+    """The ink of a picture of the working size, and what of it may be strokes of digits."""
+    ink, floor, background = _ink(page)
+    stages.clear()
+    parts = _parts(ink, floor, stages)
+    stages.update(page=page, background=background, ink=ink)
+    return ink, parts
 
 
 def _parts(ink: np.ndarray, floor: np.ndarray, stages: dict) -> list[Part]:

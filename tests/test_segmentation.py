@@ -262,6 +262,17 @@ def test_close_neighbours_of_other_heights_are_not_one_digit() -> None:
     assert right >= 17
 
 
+def test_writing_ten_pixels_high_is_found() -> None:
+    """Where strokes are one or two pixels wide the picture is enlarged first."""
+    right, pages = 0, 80
+    for seed in range(pages):
+        rng = np.random.default_rng(seed)
+        pen = ("ballpoint", "blue", "fineliner")[seed % 3]
+        made = page(seed, float(rng.uniform(9, 12)), rng.uniform(-15, 15), pen)
+        right += len(segment(made.picture).boxes) == len(made.labels)
+    assert right >= 0.95 * pages, right
+
+
 def test_digits_that_came_apart_are_whole() -> None:
     """A third of the digits have lost a strip across, up to a sixth of their height: most are one box all the same."""
     right, pages = 0, 60
