@@ -343,6 +343,7 @@ def cut_strings(rng: np.random.Generator, images: np.ndarray, labels: np.ndarray
                 continue
             line = np.flatnonzero(found.lines == np.bincount(found.lines).argmax())
             ink, chain = found.ink, [found.digits[k] for k in line]
+            where = [cv2.resize(n.astype(np.uint8), ink.shape[::-1], interpolation=cv2.INTER_NEAREST) for n in where]
             height, slope = touching.line_heights(found)[line[0]], found.slopes[line[0]]
         whole = reduce(Part.merged, chain)
         pieces = list(touching.candidates(ink, chain, height)[0].values())
