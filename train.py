@@ -185,7 +185,8 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.losses = None if state["losses"] is None else state["losses"].to(self.device)
+        losses = state.get("losses")  # runs from before --easy have none
+        self.losses = None if losses is None else losses.to(self.device)
         self.random.set_state(state["random"])
         torch.set_rng_state(state["random_cpu"])
 
