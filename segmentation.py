@@ -100,7 +100,7 @@ class Part:
         return Part((x0, y0, x1, y1), mask, max(self.stroke, other.stroke), points)
 
     def only(self, mask: np.ndarray) -> Part:
-        """What a mask of its own size, not empty, leaves of it."""
+        """What a mask of its own size leaves of it: a part of no size where that is empty."""
         x, y, w, h = cv2.boundingRect(mask)
         x0, y0 = self.box[0] + x, self.box[1] + y
         return Part((x0, y0, x0 + w, y0 + h), mask[y : y + h, x : x + w], self.stroke)

@@ -122,8 +122,9 @@ def candidates(ink: np.ndarray, chain: list[Part], height: float) -> tuple[dict[
     ink: the working picture. chain: its components from left to right; height: of the line's digits in pixels. Also the
     number of pieces.
     """
-    left, top, right, bottom = reduce(Part.merged, chain).box
-    rest = np.zeros((bottom - top, right - left), np.uint8)
+    whole = reduce(Part.merged, chain)
+    left, top = whole.box[:2]
+    rest = np.zeros_like(whole.mask)
     pieces = [(len(chain), rest)]  # the component of each, and the chain's ink from there on to the right
     for number, part in reversed(list(enumerate(chain))):
         x0, y0, x1, y1 = part.box
@@ -139,14 +140,12 @@ def candidates(ink: np.ndarray, chain: list[Part], height: float) -> tuple[dict[
     groups = {}
     for first, (begin, right_of_it) in enumerate(pieces[:-1]):
         for end, (_, beyond) in enumerate(pieces[first + 1 :], first + 1):
-            mask = cv2.subtract(right_of_it, beyond)
-            x, y, w, h = cv2.boundingRect(mask)
-            if w > WIDEST * height:
+            group = whole.only(cv2.subtract(right_of_it, beyond))
+            if group.width > WIDEST * height:
                 break
-            if w and h >= 0.5 * height:
+            if group.height >= 0.5 * height:
                 stroke = max(part.stroke for part in chain[begin : pieces[end - 1][0] + 1])
-                place = left + x, top + y, left + x + w, top + y + h
-                groups[first, end] = Part(place, mask[y : y + h, x : x + w], stroke)
+                groups[first, end] = Part(group.box, group.mask, stroke)
     return groups, len(pieces) - 1
 
 
