@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, reduce
 from itertools import accumulate
 
@@ -36,6 +36,10 @@ TILTS = np.tan(np.deg2rad(np.arange(-16, 17, 2)))  # of rulings, looked for with
 RULING = 0.4  # of the picture's longer side: a straight line of that length is no digit's
 SEEDS = 0.1  # of a part's pixels are strong ink: blurred thin strokes have a third, noise and shadows none
 WRITING = 0.4  # of all ink's length is strokes of one pen: 0.7 and more on a page, 0.1 to 0.4 of a cat, a tree, stains
+CLEARLY = 0.7  # where it is less, and where strokes are bright, a sheet is looked for that lies before something else
+SHEET = 0.04, 0.9  # of the picture that such a sheet takes up
+CONVEX = 0.85  # of its hull, at least, is paper: the rest is fingers and what is written at its edge
+FAINTER = 0.8  # of its brightness, at most, is what is around it
 THICK = 2.5  # pixels: strokes that a mask keeps whole; MNIST's are 2 to 4 pixels in a patch
 CLEAR = 3.0  # pixels: what thinner ones of a small picture are enlarged to
 SLIM = 3.0  # strokes: no digit is shorter; the thickest of MNIST's has 3.9, a small and blurred one 3
@@ -112,6 +116,7 @@ class Found:
 
     size: tuple[int, int]  # the picture's width and height
     scale: float  # pixels of the working picture for each of the picture's own
+    corner: tuple[float, float]  # where in the picture the working picture begins: x, y, in the picture's pixels
     ink: np.ndarray  # the working picture, H x W uint8, 0 = paper
     mask: np.ndarray  # H x W uint8, not 0 where there is ink, a digit's or not, but no rulings or frames
     digits: list[Part]  # in reading order
@@ -121,7 +126,7 @@ class Found:
 
     def boxes(self, parts: list[Part]) -> np.ndarray:
         """N x 4 int32: x, y, w, h of the parts in pixels of the picture, inside it."""
-        corners = np.array([part.box for part in parts], float).reshape(-1, 4) / self.scale
+        corners = np.array([part.box for part in parts], float).reshape(-1, 4) / self.scale + self.corner * 2
         limit = np.array(self.size)
         first = np.clip(np.floor(corners[:, :2]), 0, limit - 1)
         last = np.clip(np.ceil(corners[:, 2:]), first + 1, limit)
@@ -147,11 +152,21 @@ def find(image: np.ndarray, single: bool = False, stages: dict | None = None, fi
     stages = {} if stages is None else stages
     size = image.shape[1], image.shape[0]
     if image.size == 0 or min(size) < LEAST:
-        return Found(size, 1.0, *(np.zeros((1, 1), np.uint8),) * 2, [], np.zeros(0, np.int32), np.zeros(0))
+        return Found(size, 1.0, (0.0, 0.0), *(np.zeros((1, 1), np.uint8),) * 2, [], np.zeros(0, np.int32), np.zeros(0))
+    return _find(image, single, stages, fine, sheets=True)
+
+
+def _find(image: np.ndarray, single: bool, stages: dict, fine: bool, sheets: bool) -> Found:
+    """As `find`; sheets: whether a sheet of paper is looked for where the whole picture seems to be none."""
     # Of the working area: a pen that is thick enough mostly needs no more than a quarter, in half of the time.
-    for part in (1.0,) if fine or size[0] * size[1] <= WORK_AREA / 8 else (0.25, 1.0):
+    for part in (1.0,) if fine or image.shape[0] * image.shape[1] <= WORK_AREA / 8 else (0.25, 1.0):
         page = _shrink(image, part)
         ink, parts = _strokes(page, stages)
+        if sheets and (stages["bright strokes"] or stages["share"] < CLEARLY):
+            sheets = False
+            found = _find_on_sheet(image, single, stages, fine)
+            if found is not None:
+                return found
         if parts and stages["thickness"] >= THICK:
             break
     else:
@@ -171,8 +186,25 @@ def find(image: np.ndarray, single: bool = False, stages: dict | None = None, fi
     stages["digits"] = [digit for row, _ in rows for digit in row]
     lines = np.repeat(np.arange(len(rows), dtype=np.int32), [len(row) for row, _ in rows])
     slopes = np.array([slope for _, slope in rows])[lines]
-    scale = page.shape[1] / image.shape[1]
-    return Found(size, scale, ink, stages["left"], stages["digits"], lines, slopes, coarse=part < 1)
+    size, scale = image.shape[1::-1], page.shape[1] / image.shape[1]
+    return Found(size, scale, (0.0, 0.0), ink, stages["left"], stages["digits"], lines, slopes, coarse=part < 1)
+
+
+def _find_on_sheet(image: np.ndarray, single: bool, stages: dict, fine: bool) -> Found | None:
+    """What is found on the sheet of paper in a picture; stages are filled where there is one with digits, else None."""
+    page = _shrink(image, 4)  # a small sheet of a large picture has the working area for itself
+    sheet = _sheet(page)
+    if sheet is None:
+        return None
+    its_stages: dict = {}
+    found = _find(_alone(page, *sheet), single, its_stages, fine, sheets=False)
+    if not found.digits:
+        return None
+    stages.clear()
+    stages.update(its_stages)
+    smaller = page.shape[1] / image.shape[1]
+    corner = sheet[0][0] / smaller, sheet[0][1] / smaller
+    return replace(found, size=image.shape[1::-1], scale=found.scale * smaller, corner=corner)
 
 
 def whole(ink: np.ndarray) -> Part:
@@ -210,6 +242,57 @@ def _smaller(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
     return cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
 
 
+def _sheet(page: np.ndarray) -> tuple[tuple[int, int, int, int], np.ndarray] | None:
+    """A sheet of paper that lies on something darker or is held before it, if there is one.
+
+    Its box in the page (x0, y0, x1, y1), with some room around, and where in the box it is, small (h x w uint8, 0 or 1).
+    It is the component of the bright at some level that is most nearly convex and stands out most.
+    """
+    height, width = page.shape[:2]
+    step = max(1.0, min(height, width) / 120)
+    small = _smaller(page, (round(width / step), round(height / step)))
+    best, sheet = 0.0, None
+    for level in cv2.split(_close(small, 9)):  # white is brighter than a table in each channel, a colour in one
+        for bound in np.linspace(level.min(), level.max(), 14)[1:-1]:
+            bright = cv2.morphologyEx(cv2.threshold(level, bound, 1, cv2.THRESH_BINARY)[1], cv2.MORPH_OPEN, NEXT)
+            for contour in cv2.findContours(bright, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0]:
+                hull = cv2.convexHull(contour)
+                area = cv2.contourArea(hull)
+                convex = cv2.contourArea(contour) / max(area, 1.0)
+                if not SHEET[0] < area / level.size < SHEET[1] or convex < CONVEX:
+                    continue
+                inside = cv2.fillConvexPoly(np.zeros_like(level), hull, 1)
+                within, around = cv2.erode(inside, NEXT, iterations=3), cv2.dilate(inside, NEXT, iterations=4)
+                rim, beyond = inside - within, around - cv2.dilate(inside, NEXT)
+                if not beyond.any():
+                    continue
+                fainter = np.median(level[beyond > 0]) / max(1.0, np.median(level[rim > 0]))
+                if fainter < FAINTER and convex**3 * (1 - fainter) > best:
+                    best, sheet = convex**3 * (1 - fainter), inside
+    if sheet is None:
+        return None
+    x, y, w, h = cv2.boundingRect(sheet)
+    x0, y0, x1, y1 = max(0, x - 3), max(0, y - 3), min(level.shape[1], x + w + 3), min(level.shape[0], y + h + 3)
+    across, down = width / level.shape[1], height / level.shape[0]
+    box = round(x0 * across), round(y0 * down), round(x1 * across), round(y1 * down)
+    return box, cv2.erode(sheet, NEXT, borderType=cv2.BORDER_REPLICATE)[y0:y1, x0:x1]
+
+
+def _alone(page: np.ndarray, box: tuple[int, int, int, int], sheet: np.ndarray) -> np.ndarray:
+    """The page's sheet, as `_sheet` tells it, cut out, and what is around it covered with paper."""
+    x0, y0, x1, y1 = box
+    page = page[y0:y1, x0:x1].copy()
+    size = page.shape[1::-1]
+    paper = cv2.morphologyEx(_smaller(page, sheet.shape[::-1]), cv2.MORPH_CLOSE, np.ones((9, 9), np.uint8))
+    # Every place has the paper of the sheet's nearest.
+    _, nearest = cv2.distanceTransformWithLabels(1 - sheet, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    colours = np.zeros((nearest.max() + 1, 3), np.uint8)
+    colours[nearest[sheet > 0]] = paper[sheet > 0]
+    paper = cv2.resize(cv2.blur(colours[nearest], (5, 5)), size, interpolation=cv2.INTER_LINEAR)
+    around = cv2.resize(255 * (1 - sheet), size, interpolation=cv2.INTER_LINEAR)
+    return cv2.copyTo(paper, cv2.threshold(around, 127, 255, cv2.THRESH_BINARY)[1], page)
+
+
 def _dark(page: np.ndarray, bright_strokes: bool) -> np.ndarray:
     """H x W uint8: the least of the three channels, for ink of any colour is dark in one of them.
 
@@ -221,11 +304,11 @@ def _dark(page: np.ndarray, bright_strokes: bool) -> np.ndarray:
     return cv2.min(cv2.min(first, second), third)
 
 
-def _ink(page: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _ink(page: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
     """How much darker than the paper around it each pixel is, whatever light and colour, and what of it is only noise.
 
     Three H x W uint8: the ink, 0 = paper; what the paper's own texture and noise reach around each pixel; and the
-    background that was divided out, of the negative where strokes are bright.
+    background that was divided out, of the negative where strokes are bright. And whether they are.
     """
     height, width = page.shape[:2]
     step = max(1.0, min(height, width) / 120)
@@ -252,7 +335,7 @@ def _ink(page: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if np.partition(rough, len(rough) // 4)[len(rough) // 4] >= NOISY:
             ink = cv2.GaussianBlur(ink, (3, 3), 0)
     level, floor = (cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR) for small in _floor(ink))
-    return cv2.subtract(ink, level), cv2.subtract(floor, level), background
+    return cv2.subtract(ink, level), cv2.subtract(floor, level), background, bright_strokes
 
 
 def _close(picture: np.ndarray, side: int) -> np.ndarray:
@@ -316,10 +399,10 @@ def _stroke_bound(dark: np.ndarray) -> int:
 
 def _strokes(page: np.ndarray, stages: dict) -> tuple[np.ndarray, list[Part]]:
     """The ink of a picture of the working size, and what of it may be strokes of digits."""
-    ink, floor, background = _ink(page)
+    ink, floor, background, bright_strokes = _ink(page)
     stages.clear()
     parts = _parts(ink, floor, stages)
-    stages.update(page=page, background=background, ink=ink)
+    stages.update({"page": page, "background": background, "ink": ink, "bright strokes": bright_strokes})
     return ink, parts
 
 
