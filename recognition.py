@@ -189,7 +189,9 @@ class Recognizer:
         in_vain = again.digits == found.digits
         if found.coarse and (likeliest(theirs)[1] < SURE).any():
             closer = find(image, stages=stages, fine=True)
-            again, theirs = self._reread(closer, self._read(closer)[1])
+            closer, beliefs_closer = self._reread(closer, self._read(closer)[1])
+            if (likeliest(beliefs_closer)[1] >= SURE).sum() >= (likeliest(theirs)[1] >= SURE).sum():
+                again, theirs = closer, beliefs_closer
             in_vain = np.array_equal(_accepted(beliefs), _accepted(theirs))
         self.in_vain = doubtful if in_vain else self.in_vain[:0]
         return again, theirs

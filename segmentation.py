@@ -33,10 +33,13 @@ NEXT = np.ones((3, 3), np.uint8)  # a pixel and its neighbours
 GREY = 90  # of 255: ink beside a piece, which it was cut from
 PATCH, BOX = 28, 20  # MNIST: the digit fitted into 20 x 20, its centre of mass in the middle of 28 x 28
 TILTS = np.tan(np.deg2rad(np.arange(-16, 17, 2)))  # of rulings, looked for within half a step of one of these
+PASSES = 4  # in which rulings of other slopes are looked for
+SLENDER = 40  # times as long as thick are lines that end on the page, at least: else they may be a digit's
 RULING = 0.4  # of the picture's longer side: a straight line of that length is no digit's
 SEEDS = 0.1  # of a part's pixels are strong ink: blurred thin strokes have a third, noise and shadows none
 WRITING = 0.4  # of all ink's length is strokes of one pen: 0.7 and more on a page, 0.1 to 0.4 of a cat, a tree, stains
 CLEARLY = 0.7  # where it is less, and where strokes are bright, a sheet is looked for that lies before something else
+FAINT = 0.75  # of the strength of what has rulings among it: what is written is no stronger, and is looked for anew
 SHEET = 0.04, 0.9  # of the picture that such a sheet takes up
 CONVEX = 0.85  # of its hull, at least, is paper: the rest is fingers and what is written at its edge
 FAINTER = 0.8  # of its brightness, at most, is what is around it
@@ -162,7 +165,7 @@ def _find(image: np.ndarray, single: bool, stages: dict, fine: bool, sheets: boo
     for part in (1.0,) if fine or image.shape[0] * image.shape[1] <= WORK_AREA / 8 else (0.25, 1.0):
         page = _shrink(image, part)
         ink, parts = _strokes(page, stages)
-        if sheets and (stages["bright strokes"] or stages["share"] < CLEARLY):
+        if sheets and (stages["bright strokes"] or stages["share"] < CLEARLY or not parts):
             sheets = False
             found = _find_on_sheet(image, single, stages, fine)
             if found is not None:
@@ -408,20 +411,27 @@ def _strokes(page: np.ndarray, stages: dict) -> tuple[np.ndarray, list[Part]]:
 
 def _parts(ink: np.ndarray, floor: np.ndarray, stages: dict) -> list[Part]:
     """Connected ink that may be strokes of digits."""
-    lines, mask, seeds = _masks(ink, floor)
-    stages["mask"] = mask
+    lines, mask, seeds, pen = _masks(ink, floor)
+    stages["mask"], mask, ink = mask, mask.copy(), ink.copy()
     found = whole = _connected(mask, seeds)
-    rulings = _rulings(mask, lines, found)
-    if rulings is not None:
-        stages["rulings"] = rulings
-        mask = cv2.subtract(mask, rulings)
-        found = _connected(mask, seeds)
-    frames = _frames(found)
-    if frames:
-        mask = mask.copy()
+    for _ in range(PASSES):  # rulings seen aslant fan out
+        frames = _frames(found)
         for frame in frames:
             x0, y0, x1, y1 = frame.box
-            mask[y0:y1, x0:x1] &= ~cv2.dilate(frame.mask, NEXT)
+            for picture in (mask, lines, ink):
+                picture[y0:y1, x0:x1] &= ~cv2.dilate(frame.mask, NEXT)
+        if frames:
+            found = _connected(mask, seeds)
+        rulings = _rulings(mask, lines, found)
+        if rulings is None:
+            break
+        stages["rulings"] = cv2.bitwise_or(rulings, stages.get("rulings", rulings))
+        soft = cv2.subtract(cv2.dilate(rulings, NEXT), mask)  # their edges
+        ink = cv2.subtract(ink, cv2.bitwise_or(rulings, soft))
+        mask, lines = cv2.subtract(mask, rulings), cv2.subtract(lines, rulings)
+        fainter = _masks(ink, floor)
+        if fainter[3] < FAINT * pen:
+            lines, mask, seeds, pen = fainter
         found = _connected(mask, seeds)
     stages["left"] = mask
     if not len(found.kept) and len(whole.kept) == 1 and not whole.at_edge[whole.kept[0]]:
@@ -453,12 +463,12 @@ def _masks(ink: np.ndarray, floor: np.ndarray) -> tuple[np.ndarray, np.ndarray, 
     kept[strokes.kept] = True
     strong = ink[::step, ::step].ravel()[strokes.inside[kept[strokes.label]]]
     if not len(strong):
-        return (np.zeros_like(ink),) * 3
+        return *(np.zeros_like(ink),) * 3, 0.0
     level, _ = cv2.threshold(strong, 0, 255, cv2.THRESH_OTSU)
     strongest = strong[strong > level]
     pen = float(strongest.mean()) if len(strongest) else float(level)
     lines, mask, seeds = (cv2.threshold(ink, part * pen, 255, cv2.THRESH_BINARY)[1] for part in (0.25, 0.35, 0.55))
-    return lines, mask, cv2.bitwise_and(seeds, faint)
+    return lines, mask, cv2.bitwise_and(seeds, faint), pen
 
 
 def _floor(ink: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -586,16 +596,23 @@ def _rulings(mask: np.ndarray, faint: np.ndarray, found: Connected) -> np.ndarra
     long = np.maximum(width, height) > least / 2
     dashes = (width >= 4 * height) & (width >= 2 * found.thickness)
     writing = not len(found.kept) or found.share > 1.5 * WRITING
-    if not long.any() and width[dashes].sum() < least and writing:
+    tables = found.kept[_inside(found).sum(axis=1) > 1]
+    if not long.any() and width[dashes].sum() < least and writing and not len(tables):
         return None
     pieces = long | dashes
+    pieces[tables] = True
     pieces = (pieces if pieces.any() else ~pieces)[found.label]
     # A line that ends on the page must be much longer than what is written: else it may be a stroke of a large digit.
     others = bool((found.stats[found.kept, 2:] <= least / 2).all(axis=1).any())
     y, x = np.divmod(found.inside[pieces], mask.shape[1])
-    rulings = _level_lines(mask, faint, found.thickness, least, _ruling_slope(y, x), others)
-    rulings |= _level_lines(mask.T.copy(), faint.T.copy(), found.thickness, least, _ruling_slope(x, y), others).T
-    return rulings if rulings.any() else None
+    across, down = (min([least, *(0.8 * side[tables])]) for side in (width, height))
+    slender = 0 if len(tables) else SLENDER
+    level, number = _level_lines(mask, faint, found.thickness, across, _ruling_slope(y, x), others, slender, 2)
+    if number > 2:  # what runs from the first of them to the last is a line of a table
+        down, slender, others = min(down, 0.8 * cv2.boundingRect(level)[3]), 0, True
+    turned = mask.T.copy(), faint.T.copy()
+    upright, more = _level_lines(*turned, found.thickness, down, _ruling_slope(x, y), others, slender, math.inf)
+    return cv2.bitwise_or(level, upright.T) if number + more else None
 
 
 def _ruling_slope(across: np.ndarray, along: np.ndarray) -> float:
@@ -610,9 +627,19 @@ def _ruling_slope(across: np.ndarray, along: np.ndarray) -> float:
 
 
 def _level_lines(
-    mask: np.ndarray, faint: np.ndarray, thickness: float, least: float, slope: float, may_end: bool
-) -> np.ndarray:
-    """The pixels of lines of about that slope (a tangent) that are at least that long; may_end: in the picture."""
+    mask: np.ndarray,
+    faint: np.ndarray,
+    thickness: float,
+    least: float,
+    slope: float,
+    may_end: bool,
+    slender: float,
+    enough: float,
+) -> tuple[np.ndarray, int]:
+    """The pixels of lines of about that slope (a tangent) that are at least that long, and how many there are.
+
+    may_end: in the picture, if they are so many times as long as thick (`slender`); `enough` such lines always may.
+    """
     height, width = mask.shape
     band = np.zeros_like(mask)
     length = round(max(14 * thickness, least / 10))  # no stroke of a digit is that straight for that long
@@ -626,7 +653,7 @@ def _level_lines(
     runs = cv2.morphologyEx(swollen, cv2.MORPH_OPEN, np.ones((1, length), np.uint8))
     bridged = cv2.dilate(runs, np.ones((5, length), np.uint8))
     _, labels, stats, _ = cv2.connectedComponentsWithStats(bridged, connectivity=8)
-    thickest = 0.0
+    straight: list[tuple[bool, float, np.ndarray]] = []  # lines: whether they go through the picture, thickness, points
     for i in np.flatnonzero((stats[1:, 2] - length >= least) & (stats[1:, 3] <= stats[1:, 2] / 3)) + 1:
         x, y, w, h = (int(n) for n in stats[i, :4])
         line = (runs[y : y + h, x : x + w] > 0) & (labels[y : y + h, x : x + w] == i)
@@ -636,41 +663,44 @@ def _level_lines(
         thick = max(1.0, float(np.median(columns[filled])) - swell)
         edge = max(2 * thick, 0.02 * width)
         through = x + filled[0] <= edge and x + filled[-1] >= width - edge
-        if len(filled) >= 0.7 * span and thick <= 2 * thickness and (through or (may_end and span >= 40 * thick)):
-            # Its middle, by medians over stretches: digits that stand on the line don't pull it off its way.
-            middle = (np.arange(h) @ line)[filled] / columns[filled]
-            pieces = np.array_split(np.arange(len(filled)), max(2, len(filled) // length))
-            along = np.array(
-                [
-                    filled[0] - length,
-                    *(np.median(filled[i]) for i in pieces),
-                    filled[-1] + length,
-                ]
-            )
-            level = np.array([np.median(middle[i]) for i in pieces])
-            level = np.array([2 * level[0] - level[1], *level, 2 * level[-1] - level[-2]])
-            along, level = along + x, level + y
-            points = np.rint(np.stack([along, level + slope * along + top], axis=1)).astype(np.int32)  # sheared back
-            cv2.polylines(band, [points], False, 255, round(thick) + 2)
-            thickest = max(thickest, thick)
-    if not thickest:
-        return band
+        if len(filled) < 0.7 * span or thick > 2 * thickness or not (through or span >= slender * thick):
+            continue
+        # Its middle, by medians over stretches: digits that stand on the line don't pull it off its way.
+        middle = (np.arange(h) @ line)[filled] / columns[filled]
+        pieces = np.array_split(np.arange(len(filled)), max(2, len(filled) // length))
+        along = np.array([filled[0] - length, *(np.median(filled[i]) for i in pieces), filled[-1] + length])
+        level = np.array([np.median(middle[i]) for i in pieces])
+        level = np.array([2 * level[0] - level[1], *level, 2 * level[-1] - level[-2]])
+        along, level = along + x, level + y
+        straight.append((through, thick, np.stack([along, level + slope * along + top], axis=1)))  # sheared back
+    may_end |= len(straight) >= enough
+    straight = [line for line in straight if line[0] or may_end]
+    for _, thick, points in straight:
+        cv2.polylines(band, [np.rint(points).astype(np.int32)], False, 255, round(thick) + 2)
+    if not straight:
+        return band, 0
+    thickest = max(thick for _, thick, _ in straight)
     lines = cv2.bitwise_and(band, mask)
     crossing = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((round(thickest) + 2, 1), np.uint8))
-    return cv2.subtract(lines, crossing)
+    return cv2.subtract(lines, crossing), len(straight)
+
+
+def _inside(found: Connected) -> np.ndarray:
+    """K x K bool: which of the kept components' boxes (columns) lie wholly inside which others' (rows), not too small."""
+    boxes, margin = found.stats[found.kept], found.stroke[found.kept, None]
+    first, size = boxes[:, :2], boxes[:, 2:]
+    last, longer, shorter = first + size, size.max(axis=1), size.min(axis=1)
+    inside = longer > 0.12 * shorter[:, None]
+    for k in range(2):
+        inside &= first[:, k] > first[:, k, None] + margin
+        inside &= last[:, k] < last[:, k, None] - margin
+    return inside
 
 
 def _frames(found: Connected) -> list[Part]:
     """The boxes and circles drawn around others: parts with another one wholly inside and no ink of their own there."""
-    boxes, margin = found.stats[found.kept], found.stroke[found.kept, None]
-    first, size = boxes[:, :2], boxes[:, 2:]
-    last, longer, shorter = first + size, size.max(axis=1), size.min(axis=1)
-    inside = longer > 0.12 * shorter[:, None]  # the columns' parts in the rows' parts
-    for k in range(2):
-        inside &= first[:, k] > first[:, k, None] + margin
-        inside &= last[:, k] < last[:, k, None] - margin
     frames = []
-    for i in found.kept[inside.any(axis=1)].tolist():
+    for i in found.kept[_inside(found).any(axis=1)].tolist():
         part = found.part(i)
         if not part.mask[part.height // 4 : -(part.height // 4), part.width // 4 : -(part.width // 4)].any():
             frames.append(part)
@@ -973,16 +1003,9 @@ def contact_sheet(image: np.ndarray, segments: Segments, stages: dict) -> np.nda
     for x, n in enumerate(columns / max(columns.max(), 1) * (margin - 2)):
         profiled[mask.shape[0] : mask.shape[0] + round(n), x] = (200, 80, 0)
     boxed = page.copy()
-    scale = page.shape[1] / image.shape[1]
     colours = ((0, 0, 230), (230, 80, 0), (0, 150, 0), (190, 0, 190))  # a colour a line
-    for (x, y, w, h), line in zip((segments.boxes * scale).round().astype(int).tolist(), segments.lines):
-        cv2.rectangle(
-            boxed,
-            (x, y),
-            (x + w, y + h),
-            colours[line % 4],
-            max(1, min(page.shape[:2]) // 300),
-        )
+    for part, line in zip(stages["digits"], segments.lines):
+        cv2.rectangle(boxed, part.box[:2], part.box[2:], colours[line % 4], max(1, min(page.shape[:2]) // 300))
     across = max(1, int(np.ceil(np.sqrt(len(segments.patches) * page.shape[1] / page.shape[0]))))
     tiles = np.zeros((-(-max(1, len(segments.patches)) // across), across, PATCH, PATCH), np.uint8)
     tiles.reshape(-1, PATCH, PATCH)[: len(segments.patches)] = segments.patches
