@@ -165,11 +165,14 @@ def _find(image: np.ndarray, single: bool, stages: dict, fine: bool, sheets: boo
     for part in (1.0,) if fine or image.shape[0] * image.shape[1] <= WORK_AREA / 8 else (0.25, 1.0):
         page = _shrink(image, part)
         ink, parts = _strokes(page, stages)
-        if sheets and (stages["bright strokes"] or stages["share"] < CLEARLY or not parts):
-            sheets = False
-            found = _find_on_sheet(image, single, stages, fine)
+        if sheets:
+            doubtful = stages["bright strokes"] or stages["share"] < CLEARLY or not parts
+            found = None
+            if doubtful or _uneven(stages["background"]):
+                found = _find_on_sheet(image, single, stages, fine, doubtful)
             if found is not None:
                 return found
+            sheets = False
         if parts and stages["thickness"] >= THICK:
             break
     else:
@@ -193,10 +196,17 @@ def _find(image: np.ndarray, single: bool, stages: dict, fine: bool, sheets: boo
     return Found(size, scale, (0.0, 0.0), ink, stages["left"], stages["digits"], lines, slopes, coarse=part < 1)
 
 
-def _find_on_sheet(image: np.ndarray, single: bool, stages: dict, fine: bool) -> Found | None:
+def _uneven(background: np.ndarray) -> bool:
+    """Whether a tenth of the picture or more has a background less than half as bright as the paper's."""
+    height, width = background.shape
+    samples = background[:: 1 + height // 64, :: 1 + width // 64]
+    return bool((samples < 0.5 * np.quantile(samples, 0.9)).mean() > 0.1)
+
+
+def _find_on_sheet(image: np.ndarray, single: bool, stages: dict, fine: bool, lit: bool) -> Found | None:
     """What is found on the sheet of paper in a picture; stages are filled where there is one with digits, else None."""
     page = _shrink(image, 4)  # a small sheet of a large picture has the working area for itself
-    sheet = _sheet(page)
+    sheet = _sheet(page, lit)
     if sheet is None:
         return None
     its_stages: dict = {}
@@ -245,7 +255,7 @@ def _smaller(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
     return cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
 
 
-def _sheet(page: np.ndarray) -> tuple[tuple[int, int, int, int], np.ndarray] | None:
+def _sheet(page: np.ndarray, lit: bool) -> tuple[tuple[int, int, int, int], np.ndarray] | None:
     """A sheet of paper that lies on something darker or is held before it, if there is one.
 
     Its box in the page (x0, y0, x1, y1), with some room around, and where in the box it is, small (h x w uint8, 0 or 1).
@@ -255,7 +265,8 @@ def _sheet(page: np.ndarray) -> tuple[tuple[int, int, int, int], np.ndarray] | N
     step = max(1.0, min(height, width) / 120)
     small = _smaller(page, (round(width / step), round(height / step)))
     best, sheet = 0.0, None
-    for level in cv2.split(_close(small, 9)):  # white is brighter than a table in each channel, a colour in one
+    closed = _close(small, 9)
+    for level in cv2.split(closed):  # white is brighter than a table in each channel, a colour in one
         for bound in np.linspace(level.min(), level.max(), 14)[1:-1]:
             bright = cv2.morphologyEx(cv2.threshold(level, bound, 1, cv2.THRESH_BINARY)[1], cv2.MORPH_OPEN, NEXT)
             for contour in cv2.findContours(bright, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0]:
@@ -270,6 +281,11 @@ def _sheet(page: np.ndarray) -> tuple[tuple[int, int, int, int], np.ndarray] | N
                 if not beyond.any():
                     continue
                 fainter = np.median(level[beyond > 0]) / max(1.0, np.median(level[rim > 0]))
+                if not lit and fainter < FAINTER:
+                    ratios = closed[beyond > 0] / np.maximum(1, np.median(closed[rim > 0], axis=0))
+                    like = (ratios.min(axis=1) > 0.35) & (ratios.max(axis=1) < 1.25 * ratios.min(axis=1))
+                    if like.mean() > 0.5:
+                        continue
                 if fainter < FAINTER and convex**3 * (1 - fainter) > best:
                     best, sheet = convex**3 * (1 - fainter), inside
     if sheet is None:
@@ -595,21 +611,18 @@ def _rulings(mask: np.ndarray, faint: np.ndarray, found: Connected) -> np.ndarra
     width, height = found.stats[:, 2:].T
     long = np.maximum(width, height) > least / 2
     dashes = (width >= 4 * height) & (width >= 2 * found.thickness)
-    writing = not len(found.kept) or found.share > 1.5 * WRITING
-    tables = found.kept[_inside(found).sum(axis=1) > 1]
-    if not long.any() and width[dashes].sum() < least and writing and not len(tables):
+    writing = not len(found.kept) or found.share > CLEARLY
+    if not long.any() and width[dashes].sum() < least and writing:
         return None
     pieces = long | dashes
-    pieces[tables] = True
     pieces = (pieces if pieces.any() else ~pieces)[found.label]
     # A line that ends on the page must be much longer than what is written: else it may be a stroke of a large digit.
     others = bool((found.stats[found.kept, 2:] <= least / 2).all(axis=1).any())
     y, x = np.divmod(found.inside[pieces], mask.shape[1])
-    across, down = (min([least, *(0.8 * side[tables])]) for side in (width, height))
-    slender = 0 if len(tables) else SLENDER
-    level, number = _level_lines(mask, faint, found.thickness, across, _ruling_slope(y, x), others, slender, 2)
+    down, slender = least, SLENDER
+    level, number = _level_lines(mask, faint, found.thickness, least, _ruling_slope(y, x), others, slender, 2)
     if number > 2:  # what runs from the first of them to the last is a line of a table
-        down, slender, others = min(down, 0.8 * cv2.boundingRect(level)[3]), 0, True
+        down, slender, others = min(least, 0.8 * cv2.boundingRect(level)[3]), 0, True
     turned = mask.T.copy(), faint.T.copy()
     upright, more = _level_lines(*turned, found.thickness, down, _ruling_slope(x, y), others, slender, math.inf)
     return cv2.bitwise_or(level, upright.T) if number + more else None
@@ -704,6 +717,14 @@ def _frames(found: Connected) -> list[Part]:
         part = found.part(i)
         if not part.mask[part.height // 4 : -(part.height // 4), part.width // 4 : -(part.width // 4)].any():
             frames.append(part)
+        else:
+            x0, y0, x1, y1 = part.box
+            filled = np.zeros_like(part.mask)
+            cv2.drawContours(filled, cv2.findContours(part.mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0], -1, 1, -1)
+            filled[part.mask > 0] = 0
+            within = np.unique(found.labels[y0:y1, x0:x1][filled > 0])
+            if np.isin(found.kept, within).sum() > 1:
+                frames.append(part)
     return frames
 
 
