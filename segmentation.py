@@ -153,9 +153,8 @@ def find(image: np.ndarray, single: bool = False, stages: dict | None = None, fi
     Never raises for a uint8 picture: one without digits, however small or odd, gives none.
     """
     stages = {} if stages is None else stages
-    size = image.shape[1], image.shape[0]
-    if image.size == 0 or min(size) < LEAST:
-        return Found(size, 1.0, (0.0, 0.0), *(np.zeros((1, 1), np.uint8),) * 2, [], np.zeros(0, np.int32), np.zeros(0))
+    if image.size == 0 or min(image.shape[:2]) < LEAST:
+        return _nothing(image)
     return _find(image, single, stages, fine, sheets=True)
 
 
@@ -166,13 +165,16 @@ def _find(image: np.ndarray, single: bool, stages: dict, fine: bool, sheets: boo
         page = _shrink(image, part)
         ink, parts = _strokes(page, stages)
         if sheets:
-            doubtful = stages["bright strokes"] or stages["share"] < CLEARLY or not parts
-            found = None
-            if doubtful or _uneven(stages["background"]):
-                found = _find_on_sheet(image, single, stages, fine, doubtful)
-            if found is not None:
-                return found
             sheets = False
+            doubtful = stages["bright strokes"] or stages["share"] < CLEARLY or not parts
+            if doubtful or _uneven(stages["background"]):
+                its_stages: dict = {}
+                found = _find_on_sheet(image, single, its_stages, fine, doubtful)
+                clearer = its_stages.get("share", 0.0) > min(stages["share"], CLEARLY if len(found.digits) > len(parts) else 1)
+                if found.digits and clearer:
+                    stages.clear()
+                    stages.update(its_stages)
+                    return found
         if parts and stages["thickness"] >= THICK:
             break
     else:
@@ -203,21 +205,22 @@ def _uneven(background: np.ndarray) -> bool:
     return bool((samples < 0.5 * np.quantile(samples, 0.9)).mean() > 0.1)
 
 
-def _find_on_sheet(image: np.ndarray, single: bool, stages: dict, fine: bool, lit: bool) -> Found | None:
-    """What is found on the sheet of paper in a picture; stages are filled where there is one with digits, else None."""
+def _find_on_sheet(image: np.ndarray, single: bool, stages: dict, fine: bool, lit: bool) -> Found:
+    """What is found on the sheet of paper in a picture, if there is one; stages, fine: of `find`; lit: of `_sheet`."""
     page = _shrink(image, 4)  # a small sheet of a large picture has the working area for itself
     sheet = _sheet(page, lit)
     if sheet is None:
-        return None
-    its_stages: dict = {}
-    found = _find(_alone(page, *sheet), single, its_stages, fine, sheets=False)
-    if not found.digits:
-        return None
-    stages.clear()
-    stages.update(its_stages)
+        return _nothing(image)
+    found = _find(_alone(page, *sheet), single, stages, fine, sheets=False)
     smaller = page.shape[1] / image.shape[1]
     corner = sheet[0][0] / smaller, sheet[0][1] / smaller
     return replace(found, size=image.shape[1::-1], scale=found.scale * smaller, corner=corner)
+
+
+def _nothing(image: np.ndarray) -> Found:
+    """What is found where nothing is."""
+    blank = np.zeros((1, 1), np.uint8)
+    return Found(image.shape[1::-1], 1.0, (0.0, 0.0), blank, blank, [], np.zeros(0, np.int32), np.zeros(0))
 
 
 def whole(ink: np.ndarray) -> Part:
@@ -265,17 +268,18 @@ def _sheet(page: np.ndarray, lit: bool) -> tuple[tuple[int, int, int, int], np.n
     step = max(1.0, min(height, width) / 120)
     small = _smaller(page, (round(width / step), round(height / step)))
     best, sheet = 0.0, None
-    closed = _close(small, 9)
+    closed = _close(small, min(small.shape[:2]) // 13)
     for level in cv2.split(closed):  # white is brighter than a table in each channel, a colour in one
         for bound in np.linspace(level.min(), level.max(), 14)[1:-1]:
             bright = cv2.morphologyEx(cv2.threshold(level, bound, 1, cv2.THRESH_BINARY)[1], cv2.MORPH_OPEN, NEXT)
             for contour in cv2.findContours(bright, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0]:
                 hull = cv2.convexHull(contour)
-                area = cv2.contourArea(hull)
-                convex = cv2.contourArea(contour) / max(area, 1.0)
-                if not SHEET[0] < area / level.size < SHEET[1] or convex < CONVEX:
+                if not SHEET[0] < cv2.contourArea(hull) / level.size < SHEET[1]:
                     continue
                 inside = cv2.fillConvexPoly(np.zeros_like(level), hull, 1)
+                convex = cv2.mean(bright, inside)[0]
+                if convex < CONVEX:
+                    continue
                 within, around = cv2.erode(inside, NEXT, iterations=3), cv2.dilate(inside, NEXT, iterations=4)
                 rim, beyond = inside - within, around - cv2.dilate(inside, NEXT)
                 if not beyond.any():
