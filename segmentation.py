@@ -170,8 +170,8 @@ def _find(image: np.ndarray, single: bool, stages: dict, fine: bool, sheets: boo
             if doubtful or _uneven(stages["background"]):
                 its_stages: dict = {}
                 found = _find_on_sheet(image, single, its_stages, fine, doubtful)
-                clearer = its_stages.get("share", 0.0) > min(stages["share"], CLEARLY if len(found.digits) > len(parts) else 1)
-                if found.digits and clearer:
+                clearer = len(found.digits) > len(parts) or its_stages.get("share", 0.0) > stages["share"]
+                if found.digits and clearer and its_stages["share"] > CLEARLY:
                     stages.clear()
                     stages.update(its_stages)
                     return found
@@ -290,15 +290,16 @@ def _sheet(page: np.ndarray, lit: bool) -> tuple[tuple[int, int, int, int], np.n
                     like = (ratios.min(axis=1) > 0.35) & (ratios.max(axis=1) < 1.25 * ratios.min(axis=1))
                     if like.mean() > 0.5:
                         continue
-                if fainter < FAINTER and convex**3 * (1 - fainter) > best:
-                    best, sheet = convex**3 * (1 - fainter), inside
+                stands_out = convex**3 * (1 - fainter) * np.count_nonzero(inside) ** 0.25
+                if fainter < FAINTER and stands_out > best:
+                    best, sheet = stands_out, inside
     if sheet is None:
         return None
     x, y, w, h = cv2.boundingRect(sheet)
     x0, y0, x1, y1 = max(0, x - 3), max(0, y - 3), min(level.shape[1], x + w + 3), min(level.shape[0], y + h + 3)
     across, down = width / level.shape[1], height / level.shape[0]
     box = round(x0 * across), round(y0 * down), round(x1 * across), round(y1 * down)
-    return box, cv2.erode(sheet, NEXT, borderType=cv2.BORDER_REPLICATE)[y0:y1, x0:x1]
+    return box, cv2.erode(sheet, NEXT, iterations=2, borderType=cv2.BORDER_REPLICATE)[y0:y1, x0:x1]
 
 
 def _alone(page: np.ndarray, box: tuple[int, int, int, int], sheet: np.ndarray) -> np.ndarray:
