@@ -188,10 +188,15 @@ class Recognizer:
         again, theirs = self._reread(found, beliefs)
         in_vain = again.digits == found.digits
         if found.coarse and (likeliest(theirs)[1] < SURE).any():
-            closer = find(image, stages=stages, fine=True)
-            closer, beliefs_closer = self._reread(closer, self._read(closer)[1])
-            if (likeliest(beliefs_closer)[1] >= SURE).sum() >= (likeliest(theirs)[1] >= SURE).sum():
-                again, theirs = closer, beliefs_closer
+            its_stages: dict = {}
+            closer = find(image, stages=its_stages, fine=True)
+            closer, its_beliefs = self._reread(closer, self._read(closer)[1])
+            sure, surer = (np.count_nonzero(likeliest(n)[1] >= SURE) for n in (theirs, its_beliefs))
+            if surer >= sure:  # at all the pixels a ruling may come apart, and take digits with it
+                again, theirs = closer, its_beliefs
+                if stages is not None:
+                    stages.clear()
+                    stages.update(its_stages)
             in_vain = np.array_equal(_accepted(beliefs), _accepted(theirs))
         self.in_vain = doubtful if in_vain else self.in_vain[:0]
         return again, theirs

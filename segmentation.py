@@ -33,16 +33,22 @@ NEXT = np.ones((3, 3), np.uint8)  # a pixel and its neighbours
 GREY = 90  # of 255: ink beside a piece, which it was cut from
 PATCH, BOX = 28, 20  # MNIST: the digit fitted into 20 x 20, its centre of mass in the middle of 28 x 28
 TILTS = np.tan(np.deg2rad(np.arange(-16, 17, 2)))  # of rulings, looked for within half a step of one of these
-PASSES = 4  # in which rulings of other slopes are looked for
-SLENDER = 40  # times as long as thick are lines that end on the page, at least: else they may be a digit's
+PASSES = 4  # in which rulings of other slopes are looked for: seen aslant they fan out
+SLENDER = 40  # times as long as thick, at least, is a ruling that ends in the picture
 RULING = 0.4  # of the picture's longer side: a straight line of that length is no digit's
 SEEDS = 0.1  # of a part's pixels are strong ink: blurred thin strokes have a third, noise and shadows none
 WRITING = 0.4  # of all ink's length is strokes of one pen: 0.7 and more on a page, 0.1 to 0.4 of a cat, a tree, stains
-CLEARLY = 0.7  # where it is less, and where strokes are bright, a sheet is looked for that lies before something else
-FAINT = 0.75  # of the strength of what has rulings among it: what is written is no stronger, and is looked for anew
-SHEET = 0.04, 0.9  # of the picture that such a sheet takes up
-CONVEX = 0.85  # of its hull, at least, is paper: the rest is fingers and what is written at its edge
-FAINTER = 0.8  # of its brightness, at most, is what is around it
+CLEARLY = 0.7  # that share is no doubt writing
+CLEAN = 0.97  # and that has hardly anything else beside it
+FAINT = 0.75  # of the strength of all ink: writing that weak beside its rulings is looked for without them
+SHEET = 0.04, 0.9  # of the picture that a sheet of paper before something else takes up
+LEVELS = 12  # of each channel at which what is brighter may be such a sheet
+FLAT = (
+    16  # of 255: where a channel differs by less there is no sheet, but a wall, a sheet that fills it, a covered lens
+)
+CONVEX = 0.85  # of its hull, at least, is bright: the rest is fingers, and writing at its edge
+FAINTER = 0.8  # of its brightness, at most, has what is around it
+SHADOW = 0.35, 1.25  # of its brightness that a shadow leaves at least, and the most that this differs between channels
 THICK = 2.5  # pixels: strokes that a mask keeps whole; MNIST's are 2 to 4 pixels in a patch
 CLEAR = 3.0  # pixels: what thinner ones of a small picture are enlarged to
 SLIM = 3.0  # strokes: no digit is shorter; the thickest of MNIST's has 3.9, a small and blurred one 3
@@ -159,21 +165,21 @@ def find(image: np.ndarray, single: bool = False, stages: dict | None = None, fi
 
 
 def _find(image: np.ndarray, single: bool, stages: dict, fine: bool, sheets: bool) -> Found:
-    """As `find`; sheets: whether a sheet of paper is looked for where the whole picture seems to be none."""
+    """As `find`; sheets: where the picture seems not to be all paper, a sheet of it is looked for."""
     # Of the working area: a pen that is thick enough mostly needs no more than a quarter, in half of the time.
     for part in (1.0,) if fine or image.shape[0] * image.shape[1] <= WORK_AREA / 8 else (0.25, 1.0):
         page = _shrink(image, part)
         ink, parts = _strokes(page, stages)
         if sheets:
             sheets = False
-            doubtful = stages["bright strokes"] or stages["share"] < CLEARLY or not parts
-            if doubtful or _uneven(stages["background"]):
-                its_stages: dict = {}
-                found = _find_on_sheet(image, single, its_stages, fine, doubtful)
-                clearer = len(found.digits) > len(parts) or its_stages.get("share", 0.0) > stages["share"]
-                if found.digits and clearer and its_stages["share"] > CLEARLY:
+            share, doubtful = stages["share"], stages["bright strokes"] or stages["share"] < CLEARLY or not parts
+            if doubtful or (share < CLEAN and _uneven(stages["background"])):
+                theirs: dict = {}
+                found = _find_on_sheet(image, single, theirs, fine, doubtful)
+                clearer = len(found.digits) > len(parts) or theirs.get("share", 0) > share
+                if found.digits and clearer and theirs["share"] > CLEARLY:
                     stages.clear()
-                    stages.update(its_stages)
+                    stages.update(theirs)
                     return found
         if parts and stages["thickness"] >= THICK:
             break
@@ -206,15 +212,14 @@ def _uneven(background: np.ndarray) -> bool:
 
 
 def _find_on_sheet(image: np.ndarray, single: bool, stages: dict, fine: bool, lit: bool) -> Found:
-    """What is found on the sheet of paper in a picture, if there is one; stages, fine: of `find`; lit: of `_sheet`."""
-    page = _shrink(image, 4)  # a small sheet of a large picture has the working area for itself
+    """What is found on the sheet of paper in a picture, if there is one. lit: of `_sheet`; the others: of `find`."""
+    page = _shrink(image, 4)  # the sheet then has a working area for itself
     sheet = _sheet(page, lit)
     if sheet is None:
         return _nothing(image)
     found = _find(_alone(page, *sheet), single, stages, fine, sheets=False)
-    smaller = page.shape[1] / image.shape[1]
-    corner = sheet[0][0] / smaller, sheet[0][1] / smaller
-    return replace(found, size=image.shape[1::-1], scale=found.scale * smaller, corner=corner)
+    (x, y, _, _), scale = sheet[0], page.shape[1] / image.shape[1]
+    return replace(found, size=image.shape[1::-1], scale=found.scale * scale, corner=(x / scale, y / scale))
 
 
 def _nothing(image: np.ndarray) -> Found:
@@ -261,54 +266,59 @@ def _smaller(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
 def _sheet(page: np.ndarray, lit: bool) -> tuple[tuple[int, int, int, int], np.ndarray] | None:
     """A sheet of paper that lies on something darker or is held before it, if there is one.
 
-    Its box in the page (x0, y0, x1, y1), with some room around, and where in the box it is, small (h x w uint8, 0 or 1).
-    It is the component of the bright at some level that is most nearly convex and stands out most.
+    lit: it may also be paper in the light with a shadow beside it. Its box in the page (x0, y0, x1, y1), with some room
+    around, and which places of the box are paper, small (h x w uint8, 0 or 1). Of all that is brighter than some level
+    it is what is the most nearly convex, the largest, and stands out the most.
     """
     height, width = page.shape[:2]
     step = max(1.0, min(height, width) / 120)
     small = _smaller(page, (round(width / step), round(height / step)))
+    small = _close(small, min(small.shape[:2]) // 13)  # without what is written
     best, sheet = 0.0, None
-    closed = _close(small, min(small.shape[:2]) // 13)
-    for level in cv2.split(closed):  # white is brighter than a table in each channel, a colour in one
-        for bound in np.linspace(level.min(), level.max(), 14)[1:-1]:
+    for level in cv2.split(small):  # white is brighter than a table in each channel, a colour in one
+        if np.ptp(level) < FLAT:
+            continue
+        for bound in np.linspace(level.min(), level.max(), LEVELS + 2)[1:-1]:
             bright = cv2.morphologyEx(cv2.threshold(level, bound, 1, cv2.THRESH_BINARY)[1], cv2.MORPH_OPEN, NEXT)
             for contour in cv2.findContours(bright, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0]:
                 hull = cv2.convexHull(contour)
-                if not SHEET[0] < cv2.contourArea(hull) / level.size < SHEET[1]:
+                share = cv2.contourArea(hull) / level.size
+                if not SHEET[0] < share < SHEET[1]:
                     continue
                 inside = cv2.fillConvexPoly(np.zeros_like(level), hull, 1)
                 convex = cv2.mean(bright, inside)[0]
-                if convex < CONVEX:
+                if convex < CONVEX or convex**3 * share**0.25 <= best:
                     continue
-                within, around = cv2.erode(inside, NEXT, iterations=3), cv2.dilate(inside, NEXT, iterations=4)
-                rim, beyond = inside - within, around - cv2.dilate(inside, NEXT)
-                if not beyond.any():
-                    continue
-                fainter = np.median(level[beyond > 0]) / max(1.0, np.median(level[rim > 0]))
-                if not lit and fainter < FAINTER:
-                    ratios = closed[beyond > 0] / np.maximum(1, np.median(closed[rim > 0], axis=0))
-                    like = (ratios.min(axis=1) > 0.35) & (ratios.max(axis=1) < 1.25 * ratios.min(axis=1))
-                    if like.mean() > 0.5:
-                        continue
-                stands_out = convex**3 * (1 - fainter) * np.count_nonzero(inside) ** 0.25
-                if fainter < FAINTER and stands_out > best:
+                fainter = _beside(small, inside)
+                least = fainter.min(axis=1)
+                stands_out = convex**3 * share**0.25 * (1 - np.median(least)) if len(least) else 0.0
+                shadow = (least > SHADOW[0]) & (fainter.max(axis=1) < SHADOW[1] * least)
+                if stands_out > max(best, 0) and np.median(least) < FAINTER and (lit or shadow.mean() < 0.15):
                     best, sheet = stands_out, inside
     if sheet is None:
         return None
     x, y, w, h = cv2.boundingRect(sheet)
-    x0, y0, x1, y1 = max(0, x - 3), max(0, y - 3), min(level.shape[1], x + w + 3), min(level.shape[0], y + h + 3)
-    across, down = width / level.shape[1], height / level.shape[0]
+    x0, y0, x1, y1 = max(0, x - 3), max(0, y - 3), min(sheet.shape[1], x + w + 3), min(sheet.shape[0], y + h + 3)
+    across, down = width / sheet.shape[1], height / sheet.shape[0]
     box = round(x0 * across), round(y0 * down), round(x1 * across), round(y1 * down)
+    # Its very edge is neither paper nor table.
     return box, cv2.erode(sheet, NEXT, iterations=2, borderType=cv2.BORDER_REPLICATE)[y0:y1, x0:x1]
 
 
+def _beside(picture: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """N x 3: how bright the places just outside a mask (0 or 1) are in each channel, 1 = as just inside."""
+    rim = cv2.subtract(inside, cv2.erode(inside, NEXT, iterations=3))
+    near = cv2.dilate(inside, NEXT)
+    around = cv2.subtract(cv2.dilate(near, NEXT, iterations=3), near)
+    return picture[around > 0] / np.maximum(1, np.median(picture[rim > 0], axis=0))
+
+
 def _alone(page: np.ndarray, box: tuple[int, int, int, int], sheet: np.ndarray) -> np.ndarray:
-    """The page's sheet, as `_sheet` tells it, cut out, and what is around it covered with paper."""
+    """The page cut down to its sheet, as `_sheet` gives it, and around that covered with paper as at its edge."""
     x0, y0, x1, y1 = box
     page = page[y0:y1, x0:x1].copy()
     size = page.shape[1::-1]
-    paper = cv2.morphologyEx(_smaller(page, sheet.shape[::-1]), cv2.MORPH_CLOSE, np.ones((9, 9), np.uint8))
-    # Every place has the paper of the sheet's nearest.
+    paper = _close(_smaller(page, sheet.shape[::-1]), 9)
     _, nearest = cv2.distanceTransformWithLabels(1 - sheet, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
     colours = np.zeros((nearest.max() + 1, 3), np.uint8)
     colours[nearest[sheet > 0]] = paper[sheet > 0]
@@ -435,11 +445,11 @@ def _parts(ink: np.ndarray, floor: np.ndarray, stages: dict) -> list[Part]:
     lines, mask, seeds, pen = _masks(ink, floor)
     stages["mask"], mask, ink = mask, mask.copy(), ink.copy()
     found = whole = _connected(mask, seeds)
-    for _ in range(PASSES):  # rulings seen aslant fan out
+    for _ in range(PASSES):
         frames = _frames(found)
         for frame in frames:
             x0, y0, x1, y1 = frame.box
-            for picture in (mask, lines, ink):
+            for picture in (lines, mask, ink):
                 picture[y0:y1, x0:x1] &= ~cv2.dilate(frame.mask, NEXT)
         if frames:
             found = _connected(mask, seeds)
@@ -447,12 +457,11 @@ def _parts(ink: np.ndarray, floor: np.ndarray, stages: dict) -> list[Part]:
         if rulings is None:
             break
         stages["rulings"] = cv2.bitwise_or(rulings, stages.get("rulings", rulings))
-        soft = cv2.subtract(cv2.dilate(rulings, NEXT), mask)  # their edges
-        ink = cv2.subtract(ink, cv2.bitwise_or(rulings, soft))
-        mask, lines = cv2.subtract(mask, rulings), cv2.subtract(lines, rulings)
-        fainter = _masks(ink, floor)
-        if fainter[3] < FAINT * pen:
-            lines, mask, seeds, pen = fainter
+        edges = cv2.subtract(cv2.dilate(rulings, NEXT), mask)
+        lines, mask, ink = cv2.subtract(lines, rulings), cv2.subtract(mask, rulings), cv2.subtract(ink, rulings | edges)
+        anew = _masks(ink, floor)
+        if anew[3] < FAINT * pen:
+            lines, mask, seeds, pen = anew
         found = _connected(mask, seeds)
     stages["left"] = mask
     if not len(found.kept) and len(whole.kept) == 1 and not whole.at_edge[whole.kept[0]]:
@@ -475,8 +484,11 @@ def _cut_off(found: Connected) -> np.ndarray:
     return found.along_edge | found.at_edge & ((height < 0.6 * typical) | margin)
 
 
-def _masks(ink: np.ndarray, floor: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Three H x W masks of rising strength: for lines, for ink, and the strong ink that a part must have somewhere."""
+def _masks(ink: np.ndarray, floor: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """Three H x W masks of rising strength: for lines, for ink, and the strong ink that a part must have somewhere.
+
+    And how strong the pen's ink is, 0 to 255.
+    """
     faint = cv2.compare(ink, floor, cv2.CMP_GT)
     step = 2 if min(ink.shape) >= 240 else 1  # half the picture tells the pen's strength as well
     strokes = _connected(np.ascontiguousarray(faint[::step, ::step]), faint[::step, ::step], LEAST // step)
@@ -621,15 +633,16 @@ def _rulings(mask: np.ndarray, faint: np.ndarray, found: Connected) -> np.ndarra
         return None
     pieces = long | dashes
     pieces = (pieces if pieces.any() else ~pieces)[found.label]
-    # A line that ends on the page must be much longer than what is written: else it may be a stroke of a large digit.
+    # Lines that end on the page may be strokes of large digits where nothing is smaller than they; not if they are two.
     others = bool((found.stats[found.kept, 2:] <= least / 2).all(axis=1).any())
     y, x = np.divmod(found.inside[pieces], mask.shape[1])
-    down, slender = least, SLENDER
-    level, number = _level_lines(mask, faint, found.thickness, least, _ruling_slope(y, x), others, slender, 2)
-    if number > 2:  # what runs from the first of them to the last is a line of a table
-        down, slender, others = min(least, 0.8 * cv2.boundingRect(level)[3]), 0, True
-    turned = mask.T.copy(), faint.T.copy()
-    upright, more = _level_lines(*turned, found.thickness, down, _ruling_slope(x, y), others, slender, math.inf)
+    enough = 1 if others else 2
+    level, number = _level_lines(mask, faint, found.thickness, least, _ruling_slope(y, x), enough, SLENDER)
+    enough, slender = 1 if others else math.inf, SLENDER  # 11 is two, too
+    if number > 2:  # a table: what runs from the first of its lines to the last is one of its lines
+        least, enough, slender = min(least, 0.8 * cv2.boundingRect(level)[3]), 1, 0
+    mask, faint = mask.T.copy(), faint.T.copy()
+    upright, more = _level_lines(mask, faint, found.thickness, least, _ruling_slope(x, y), enough, slender)
     return cv2.bitwise_or(level, upright.T) if number + more else None
 
 
@@ -645,18 +658,11 @@ def _ruling_slope(across: np.ndarray, along: np.ndarray) -> float:
 
 
 def _level_lines(
-    mask: np.ndarray,
-    faint: np.ndarray,
-    thickness: float,
-    least: float,
-    slope: float,
-    may_end: bool,
-    slender: float,
-    enough: float,
+    mask: np.ndarray, faint: np.ndarray, thickness: float, least: float, slope: float, enough: float, slender: float
 ) -> tuple[np.ndarray, int]:
     """The pixels of lines of about that slope (a tangent) that are at least that long, and how many there are.
 
-    may_end: in the picture, if they are so many times as long as thick (`slender`); `enough` such lines always may.
+    Those that end in the picture count if they are `enough`, and each so many times as long as thick (`slender`).
     """
     height, width = mask.shape
     band = np.zeros_like(mask)
@@ -671,7 +677,7 @@ def _level_lines(
     runs = cv2.morphologyEx(swollen, cv2.MORPH_OPEN, np.ones((1, length), np.uint8))
     bridged = cv2.dilate(runs, np.ones((5, length), np.uint8))
     _, labels, stats, _ = cv2.connectedComponentsWithStats(bridged, connectivity=8)
-    straight: list[tuple[bool, float, np.ndarray]] = []  # lines: whether they go through the picture, thickness, points
+    straight: list[tuple[bool, float, np.ndarray]] = []  # whether each goes through the picture, thickness, points
     for i in np.flatnonzero((stats[1:, 2] - length >= least) & (stats[1:, 3] <= stats[1:, 2] / 3)) + 1:
         x, y, w, h = (int(n) for n in stats[i, :4])
         line = (runs[y : y + h, x : x + w] > 0) & (labels[y : y + h, x : x + w] == i)
@@ -691,8 +697,7 @@ def _level_lines(
         level = np.array([2 * level[0] - level[1], *level, 2 * level[-1] - level[-2]])
         along, level = along + x, level + y
         straight.append((through, thick, np.stack([along, level + slope * along + top], axis=1)))  # sheared back
-    may_end |= len(straight) >= enough
-    straight = [line for line in straight if line[0] or may_end]
+    straight = [line for line in straight if line[0] or len(straight) >= enough]
     for _, thick, points in straight:
         cv2.polylines(band, [np.rint(points).astype(np.int32)], False, 255, round(thick) + 2)
     if not straight:
@@ -703,33 +708,28 @@ def _level_lines(
     return cv2.subtract(lines, crossing), len(straight)
 
 
-def _inside(found: Connected) -> np.ndarray:
-    """K x K bool: which of the kept components' boxes (columns) lie wholly inside which others' (rows), not too small."""
+def _frames(found: Connected) -> list[Part]:
+    """What is drawn around others: boxes and circles, tables and circles that touch.
+
+    Parts with another one wholly inside and no ink of their own in the middle, or with several in their holes.
+    """
     boxes, margin = found.stats[found.kept], found.stroke[found.kept, None]
     first, size = boxes[:, :2], boxes[:, 2:]
     last, longer, shorter = first + size, size.max(axis=1), size.min(axis=1)
-    inside = longer > 0.12 * shorter[:, None]
+    inside = longer > 0.12 * shorter[:, None]  # the columns' parts in the rows' parts
     for k in range(2):
         inside &= first[:, k] > first[:, k, None] + margin
         inside &= last[:, k] < last[:, k, None] - margin
-    return inside
-
-
-def _frames(found: Connected) -> list[Part]:
-    """The boxes and circles drawn around others: parts with another one wholly inside and no ink of their own there."""
     frames = []
-    for i in found.kept[_inside(found).any(axis=1)].tolist():
+    for i in found.kept[inside.any(axis=1)].tolist():
         part = found.part(i)
-        if not part.mask[part.height // 4 : -(part.height // 4), part.width // 4 : -(part.width // 4)].any():
+        x0, y0, x1, y1 = part.box
+        outlines, _ = cv2.findContours(part.mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+        holes = cv2.drawContours(np.zeros_like(part.mask), outlines, -1, 255, cv2.FILLED) - part.mask
+        within = np.isin(found.kept, found.labels[y0:y1, x0:x1][holes > 0]).sum()
+        middle = part.mask[part.height // 4 : -(part.height // 4), part.width // 4 : -(part.width // 4)]
+        if not middle.any() or within > 1:
             frames.append(part)
-        else:
-            x0, y0, x1, y1 = part.box
-            filled = np.zeros_like(part.mask)
-            cv2.drawContours(filled, cv2.findContours(part.mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0], -1, 1, -1)
-            filled[part.mask > 0] = 0
-            within = np.unique(found.labels[y0:y1, x0:x1][filled > 0])
-            if np.isin(found.kept, within).sum() > 1:
-                frames.append(part)
     return frames
 
 
