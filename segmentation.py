@@ -291,9 +291,11 @@ def _sheet(page: np.ndarray, lit: bool) -> tuple[tuple[int, int, int, int], np.n
                     continue
                 fainter = _beside(small, inside)
                 least = fainter.min(axis=1)
-                stands_out = convex**3 * share**0.25 * (1 - np.median(least)) if len(least) else 0.0
+                if not len(least) or np.median(least) > FAINTER:
+                    continue
+                stands_out = convex**3 * share**0.25 * (1 - np.median(least))
                 shadow = (least > SHADOW[0]) & (fainter.max(axis=1) < SHADOW[1] * least)
-                if stands_out > max(best, 0) and np.median(least) < FAINTER and (lit or shadow.mean() < 0.15):
+                if stands_out > best and (lit or shadow.mean() < 0.15):
                     best, sheet = stands_out, inside
     if sheet is None:
         return None
@@ -306,10 +308,12 @@ def _sheet(page: np.ndarray, lit: bool) -> tuple[tuple[int, int, int, int], np.n
 
 
 def _beside(picture: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """N x 3: how bright the places just outside a mask (0 or 1) are in each channel, 1 = as just inside."""
+    """N x 3: how bright the places just outside a mask (0 or 1) are in each channel, 1 = as the median just inside."""
     rim = cv2.subtract(inside, cv2.erode(inside, NEXT, iterations=3))
     near = cv2.dilate(inside, NEXT)
     around = cv2.subtract(cv2.dilate(near, NEXT, iterations=3), near)
+    if not rim.any():
+        return np.zeros((0, 3))
     return picture[around > 0] / np.maximum(1, np.median(picture[rim > 0], axis=0))
 
 
@@ -388,9 +392,13 @@ def _bright_on_dark(grey: np.ndarray) -> bool:
 
     Ink covers less than half of any neighbourhood wider than a few strokes: its median is paper, strokes stray from it.
     How wide the strokes are is not known yet, so neighbourhoods of several sizes vote, each with how far the picture
-    strays there. The smaller count more: in the large ones a bright sheet on a table is a stroke itself.
+    strays there. The smaller count more: in the large ones a bright sheet on a table is a stroke itself. Where they
+    don't agree the rim decides, which is paper: of an 8 that fills the picture the ink is more than its holes.
     """
-    vote = 0.0
+    darkest, brightest = np.quantile(grey[::2, ::2], (0.02, 0.98))
+    rim = np.median(np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]]))
+    rim = (rim - darkest) / max(1.0, brightest - darkest)
+    vote = weight = 0.0
     for coarser, short in enumerate((120, 72, 36, 18, 9)):  # pixels of the shorter side: five are a neighbourhood
         scale = short / min(grey.shape)
         if scale < 1:
@@ -401,8 +409,9 @@ def _bright_on_dark(grey: np.ndarray) -> bool:
         around = around[:, : grey.shape[1]]
         apart, above = cv2.norm(grey, around, cv2.NORM_L2SQR), cv2.norm(cv2.subtract(grey, around), cv2.NORM_L2SQR)
         decided = (2 * above - apart) / max(apart, 1.0)  # from -1, all below its surroundings, to 1
-        vote += decided**3 * math.sqrt(apart / grey.size) / 2**coarser
-    return vote > 0
+        strength = math.sqrt(apart / grey.size) / 2**coarser
+        vote, weight = vote + decided**3 * strength, weight + abs(decided) ** 3 * strength
+    return vote > 1.5 * (rim - 0.5) * weight
 
 
 def _stroke_bound(dark: np.ndarray) -> int:
