@@ -170,17 +170,17 @@ def _find(image: np.ndarray, single: bool, stages: dict, fine: bool, sheets: boo
     for part in (1.0,) if fine or image.shape[0] * image.shape[1] <= WORK_AREA / 8 else (0.25, 1.0):
         page = _shrink(image, part)
         ink, parts = _strokes(page, stages)
-        if sheets:
-            sheets = False
-            share, doubtful = stages["share"], stages["bright strokes"] or stages["share"] < CLEARLY or not parts
-            if doubtful or (share < CLEAN and _uneven(stages["background"])):
+        share, doubtful = stages["share"], stages["bright strokes"] or stages["share"] < CLEARLY or not parts
+        if sheets and (doubtful or (share < CLEAN and _uneven(stages["background"]))):
+            for lit in (False, True)[: 1 + doubtful]:
                 theirs: dict = {}
-                found = _find_on_sheet(image, single, theirs, fine, doubtful)
-                clearer = len(found.digits) > len(parts) or theirs.get("share", 0) > share
-                if found.digits and clearer and theirs["share"] > CLEARLY:
+                found = _find_on_sheet(image, single, theirs, fine, lit)
+                more, clearer = len(found.digits) - len(parts), theirs.get("share", 0) > share
+                if theirs.get("share", 0) > CLEARLY and (more > 0 or (clearer and (more == 0 or not lit))):
                     stages.clear()
                     stages.update(theirs)
                     return found
+        sheets = False
         if parts and stages["thickness"] >= THICK:
             break
     else:
@@ -287,13 +287,13 @@ def _sheet(page: np.ndarray, lit: bool) -> tuple[tuple[int, int, int, int], np.n
                     continue
                 inside = cv2.fillConvexPoly(np.zeros_like(level), hull, 1)
                 convex = cv2.mean(bright, inside)[0]
-                if convex < CONVEX or convex**3 * share**0.25 <= best:
+                if convex < CONVEX:
                     continue
-                fainter = _beside(small, inside)
+                paper, fainter = _beside(small, inside)
                 least = fainter.min(axis=1)
                 if not len(least) or np.median(least) > FAINTER:
                     continue
-                stands_out = convex**3 * share**0.25 * (1 - np.median(least))
+                stands_out = convex**3 * share**0.25 * (1 - np.median(least)) * paper.min() / max(1.0, paper.max())
                 shadow = (least > SHADOW[0]) & (fainter.max(axis=1) < SHADOW[1] * least)
                 if stands_out > best and (lit or shadow.mean() < 0.15):
                     best, sheet = stands_out, inside
@@ -307,14 +307,18 @@ def _sheet(page: np.ndarray, lit: bool) -> tuple[tuple[int, int, int, int], np.n
     return box, cv2.erode(sheet, NEXT, iterations=2, borderType=cv2.BORDER_REPLICATE)[y0:y1, x0:x1]
 
 
-def _beside(picture: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """N x 3: how bright the places just outside a mask (0 or 1) are in each channel, 1 = as the median just inside."""
+def _beside(picture: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The median colour just inside a mask (0 or 1), 3 floats; and how bright the places just outside are beside it.
+
+    N x 3, 1 = as bright. None where there is nothing just inside or outside.
+    """
     rim = cv2.subtract(inside, cv2.erode(inside, NEXT, iterations=3))
     near = cv2.dilate(inside, NEXT)
     around = cv2.subtract(cv2.dilate(near, NEXT, iterations=3), near)
     if not rim.any():
-        return np.zeros((0, 3))
-    return picture[around > 0] / np.maximum(1, np.median(picture[rim > 0], axis=0))
+        return np.zeros(3), np.zeros((0, 3))
+    paper = np.median(picture[rim > 0], axis=0)
+    return paper, picture[around > 0] / np.maximum(1, paper)
 
 
 def _alone(page: np.ndarray, box: tuple[int, int, int, int], sheet: np.ndarray) -> np.ndarray:
@@ -393,7 +397,7 @@ def _bright_on_dark(grey: np.ndarray) -> bool:
     Ink covers less than half of any neighbourhood wider than a few strokes: its median is paper, strokes stray from it.
     How wide the strokes are is not known yet, so neighbourhoods of several sizes vote, each with how far the picture
     strays there. The smaller count more: in the large ones a bright sheet on a table is a stroke itself. Where they
-    don't agree the rim decides, which is paper: of an 8 that fills the picture the ink is more than its holes.
+    don't agree a bright rim decides, which is paper: of an 8 that fills the picture the ink is more than its holes.
     """
     darkest, brightest = np.quantile(grey[::2, ::2], (0.02, 0.98))
     rim = np.median(np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]]))
@@ -411,7 +415,7 @@ def _bright_on_dark(grey: np.ndarray) -> bool:
         decided = (2 * above - apart) / max(apart, 1.0)  # from -1, all below its surroundings, to 1
         strength = math.sqrt(apart / grey.size) / 2**coarser
         vote, weight = vote + decided**3 * strength, weight + abs(decided) ** 3 * strength
-    return vote > 1.5 * (rim - 0.5) * weight
+    return vote > max(0.0, 1.5 * (rim - 0.5)) * weight
 
 
 def _stroke_bound(dark: np.ndarray) -> int:
