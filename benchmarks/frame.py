@@ -1,6 +1,6 @@
 """How long one frame takes: segmentation alone, and everything from pixels to digits.
 
-    python benchmarks/frame.py                  a 640x480 frame with 18 digits, and larger pictures
+    python benchmarks/frame.py                  a 640x480 frame with 18 digits, larger ones, one of a sheet held up
 
 Pages are composed by paper.py from the samples' digits. Medians of many runs; the ratio to a per-pixel Python scan, as
 the article's segmentation does it, is taken in the same run.
@@ -17,10 +17,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 import cv2
 import numpy as np
 import torch
+from test_scenes import laid, room
 
 import mnist
 import options
@@ -32,13 +34,18 @@ from utils import run_script
 SIZES = ((640, 480), (1280, 720), (1920, 1080), (2560, 1920), (4000, 3000))
 
 
-def page(size: tuple[int, int]) -> np.ndarray:
-    """A page of 18 digits in three lines, BGR uint8, with a lamp's gradient and the sensor's noise."""
+def page(size: tuple[int, int], held_up: bool = False) -> np.ndarray:
+    """A page of 18 digits in three lines, BGR uint8, with a lamp's gradient and the sensor's noise.
+
+    held_up: as a sheet before a room.
+    """
     rng = np.random.default_rng(18)
     images, labels = mnist.load_subset()
     rows = mnist.sample_indices()
     lines = [paper.pick(rng, images[rows], labels[rows], text) for text in ("157922", "019486", "413300")]
     written = paper.write_lines(rng, lines, paper.light(paper.sheet(rng, size)), height=size[1] / 8)
+    if held_up:
+        written = laid(rng, written, size, room(rng, size))
     return paper.camera(rng, written.picture, blur=0.6, noise=2)
 
 
@@ -83,17 +90,17 @@ def main(argv: list[str] | None = None) -> int:
         versions = f"opencv {cv2.__version__}, torch {torch.__version__}, numpy {np.__version__}"
         print(f"{versions}, {platform.machine()}, {opt.threads} threads\n")
         print("size        megapixels  digits   segmentation: median  10 %  90 %     everything: median")
-        for size in SIZES:
-            frame = page(size)
+        for size, held_up in (*((size, False) for size in SIZES), (SIZES[0], True)):
+            frame = page(size, held_up)
             alone = milliseconds(segment, frame)
             everything = milliseconds(recognizer.read, frame)
             tenths = statistics.quantiles(alone, n=10)
             print(
                 f"{size[0]:4d}x{size[1]:<4d}   {size[0] * size[1] / 1e6:10.1f}  {len(segment(frame).boxes):6d}   "
                 f"{statistics.median(alone):18.2f} ms {tenths[0]:5.2f} {tenths[-1]:5.2f} "
-                f"{statistics.median(everything):18.2f} ms"
+                f"{statistics.median(everything):18.2f} ms{'  held up before a room' * held_up}"
             )
-            if size == SIZES[0]:
+            if size == SIZES[0] and not held_up:
                 scan = statistics.median(milliseconds(per_pixel_scan, frame, 1.0))
                 ratio = scan / statistics.median(alone)
         print(f"\na per-pixel Python scan of the 640x480 frame: {scan:.0f} ms, {ratio:.0f} times segmentation's")

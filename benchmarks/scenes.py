@@ -2,6 +2,7 @@
 
     python benchmarks/scenes.py                                    a row a scene: digit error rate, exact pictures
     python benchmarks/scenes.py --only "held before a room"        some scenes
+    python benchmarks/scenes.py --without rulings                  with a stage of the segmentation switched off
     python benchmarks/scenes.py --figure docs/scenes.jpg           the first picture of each as it is read
 
 They are composed by tests/test_scenes.py with MNIST's validation digits, which no training sees.
@@ -11,13 +12,16 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 import cv2
 import numpy as np
+from ablation import STAGES
 from test_demo import errors_between
 from test_scenes import SCENES, compose
 from tqdm import tqdm
@@ -53,6 +57,7 @@ def main(argv: list[str] | None = None) -> int:
         "--number", type=int, default=100, metavar="N", help="of pictures a scene (default: %(default)s)"
     )
     parser.add_argument("--only", nargs="+", default=list(SCENES), choices=list(SCENES), metavar="SCENE")
+    parser.add_argument("--without", default="nothing", choices=list(STAGES), metavar="STAGE", help="as in ablation.py")
     parser.add_argument("--figure", metavar="FILE", help="only draw the first picture of each scene as it is read")
     opt = parser.parse_args(argv)
 
@@ -74,7 +79,8 @@ def main(argv: list[str] | None = None) -> int:
             errors = written = exact = 0
             for number in tqdm(range(opt.number), name, leave=False):
                 page = compose(name, number, digits)
-                lines = recognizer.read(page.picture).lines
+                with patch.object(*STAGES[opt.without]) if STAGES[opt.without] else nullcontext():
+                    lines = recognizer.read(page.picture).lines
                 errors += errors_between("".join(page.lines), "".join(lines))
                 written += len(page.labels)
                 exact += lines == page.lines
