@@ -160,7 +160,8 @@ def find(image: np.ndarray, single: bool = False, stages: dict | None = None, fi
     """
     stages = {} if stages is None else stages
     if image.size == 0 or min(image.shape[:2]) < LEAST:
-        return _nothing(image)
+        blank = np.zeros((1, 1), np.uint8)
+        return Found(image.shape[1::-1], 1.0, (0.0, 0.0), blank, blank, [], np.zeros(0, np.int32), np.zeros(0))
     return _find(image, single, stages, fine, sheets=True)
 
 
@@ -170,16 +171,8 @@ def _find(image: np.ndarray, single: bool, stages: dict, fine: bool, sheets: boo
     for part in (1.0,) if fine or image.shape[0] * image.shape[1] <= WORK_AREA / 8 else (0.25, 1.0):
         page = _shrink(image, part)
         ink, parts = _strokes(page, stages)
-        share, doubtful = stages["share"], stages["bright strokes"] or stages["share"] < CLEARLY or not parts
-        if sheets and (doubtful or (share < CLEAN and _uneven(stages["background"]))):
-            for lit in (False, True)[: 1 + doubtful]:
-                theirs: dict = {}
-                found = _find_on_sheet(image, single, theirs, fine, lit)
-                more, clearer = len(found.digits) - len(parts), theirs.get("share", 0) > share
-                if theirs.get("share", 0) > CLEARLY and (more > 0 or (clearer and (more == 0 or not lit))):
-                    stages.clear()
-                    stages.update(theirs)
-                    return found
+        if sheets and (found := _find_on_sheet(image, single, stages, fine, len(parts))):
+            return found
         sheets = False
         if parts and stages["thickness"] >= THICK:
             break
@@ -204,28 +197,36 @@ def _find(image: np.ndarray, single: bool, stages: dict, fine: bool, sheets: boo
     return Found(size, scale, (0.0, 0.0), ink, stages["left"], stages["digits"], lines, slopes, coarse=part < 1)
 
 
+def _find_on_sheet(image: np.ndarray, single: bool, stages: dict, fine: bool, parts: int) -> Found | None:
+    """What is found on a sheet of paper before something else, if that is more clearly writing than the whole picture.
+
+    stages: of the whole picture, which has so many `parts`; if so, the sheet's. single, fine: as of `find`.
+    """
+    share = stages["share"]
+    doubtful = stages["bright strokes"] or share < CLEARLY or not parts
+    if not doubtful and (share >= CLEAN or not _uneven(stages["background"])):
+        return None
+    page = _shrink(image, 4)  # the sheet then has a working area for itself
+    for lit in (False, True) if doubtful else (False,):
+        sheet = _sheet(page, lit)
+        if sheet is None:
+            continue
+        theirs: dict = {}
+        found = _find(_alone(page, *sheet), single, theirs, fine, sheets=False)
+        more, clearer = len(found.digits) - parts, theirs["share"] > share
+        if found.digits and theirs["share"] > CLEARLY and (more > 0 or (clearer and (more == 0 or not lit))):
+            stages.clear()
+            stages.update(theirs)
+            (x, y, _, _), scale = sheet[0], page.shape[1] / image.shape[1]
+            return replace(found, size=image.shape[1::-1], scale=found.scale * scale, corner=(x / scale, y / scale))
+    return None
+
+
 def _uneven(background: np.ndarray) -> bool:
     """Whether a tenth of the picture or more has a background less than half as bright as the paper's."""
     height, width = background.shape
     samples = background[:: 1 + height // 64, :: 1 + width // 64]
     return bool((samples < 0.5 * np.quantile(samples, 0.9)).mean() > 0.1)
-
-
-def _find_on_sheet(image: np.ndarray, single: bool, stages: dict, fine: bool, lit: bool) -> Found:
-    """What is found on the sheet of paper in a picture, if there is one. lit: of `_sheet`; the others: of `find`."""
-    page = _shrink(image, 4)  # the sheet then has a working area for itself
-    sheet = _sheet(page, lit)
-    if sheet is None:
-        return _nothing(image)
-    found = _find(_alone(page, *sheet), single, stages, fine, sheets=False)
-    (x, y, _, _), scale = sheet[0], page.shape[1] / image.shape[1]
-    return replace(found, size=image.shape[1::-1], scale=found.scale * scale, corner=(x / scale, y / scale))
-
-
-def _nothing(image: np.ndarray) -> Found:
-    """What is found where nothing is."""
-    blank = np.zeros((1, 1), np.uint8)
-    return Found(image.shape[1::-1], 1.0, (0.0, 0.0), blank, blank, [], np.zeros(0, np.int32), np.zeros(0))
 
 
 def whole(ink: np.ndarray) -> Part:
