@@ -191,8 +191,7 @@ class Recognizer:
             its_stages: dict = {}
             closer = find(image, stages=its_stages, fine=True)
             closer, its_beliefs = self._reread(closer, self._read(closer)[1])
-            sure, surer = (np.count_nonzero(likeliest(n)[1] >= SURE) for n in (theirs, its_beliefs))
-            if surer >= sure:  # at all the pixels a ruling may come apart, and take digits with it
+            if len(closer.digits) > len(again.digits) / 2:  # else rulings came apart there, and took digits with them
                 again, theirs = closer, its_beliefs
                 if stages is not None:
                     stages.clear()

@@ -33,7 +33,7 @@ NEXT = np.ones((3, 3), np.uint8)  # a pixel and its neighbours
 GREY = 90  # of 255: ink beside a piece, which it was cut from
 PATCH, BOX = 28, 20  # MNIST: the digit fitted into 20 x 20, its centre of mass in the middle of 28 x 28
 TILTS = np.tan(np.deg2rad(np.arange(-16, 17, 2)))  # of rulings, looked for within half a step of one of these
-PASSES = 4  # in which rulings of other slopes are looked for: seen aslant they fan out
+PASSES = 2  # in which rulings of other slopes are looked for: seen aslant they fan out
 SLENDER = 40  # times as long as thick, at least, is a ruling that ends in the picture
 RULING = 0.4  # of the picture's longer side: a straight line of that length is no digit's
 SEEDS = 0.1  # of a part's pixels are strong ink: blurred thin strokes have a third, noise and shadows none
@@ -459,14 +459,16 @@ def _parts(ink: np.ndarray, floor: np.ndarray, stages: dict) -> list[Part]:
     lines, mask, seeds, pen = _masks(ink, floor)
     stages["mask"], mask, ink = mask, mask.copy(), ink.copy()
     found = whole = _connected(mask, seeds)
-    for _ in range(PASSES):
-        frames = _frames(found)
+
+    def without(frames: list[Part]) -> Connected:
         for frame in frames:
             x0, y0, x1, y1 = frame.box
             for picture in (lines, mask, ink):
                 picture[y0:y1, x0:x1] &= ~cv2.dilate(frame.mask, NEXT)
-        if frames:
-            found = _connected(mask, seeds)
+        return _connected(mask, seeds) if frames else found
+
+    for _ in range(PASSES):
+        found = without(_frames(found, closed=True))  # a margin with its rulings is open, and has digits of its own
         rulings = _rulings(mask, lines, found)
         if rulings is None:
             break
@@ -477,6 +479,7 @@ def _parts(ink: np.ndarray, floor: np.ndarray, stages: dict) -> list[Part]:
         if anew[3] < FAINT * pen:
             lines, mask, seeds, pen = anew
         found = _connected(mask, seeds)
+    found = without(_frames(found))
     stages["left"] = mask
     if not len(found.kept) and len(whole.kept) == 1 and not whole.at_edge[whole.kept[0]]:
         found = whole  # a line that is all there is, and ends on the page: a 1
@@ -722,10 +725,11 @@ def _level_lines(
     return cv2.subtract(lines, crossing), len(straight)
 
 
-def _frames(found: Connected) -> list[Part]:
+def _frames(found: Connected, closed: bool = False) -> list[Part]:
     """What is drawn around others: boxes and circles, tables and circles that touch.
 
-    Parts with another one wholly inside and no ink of their own in the middle, or with several in their holes.
+    Parts with several others in their holes; if not only `closed` ones are asked for, also those with another one
+    wholly inside and no ink of their own in the middle.
     """
     boxes, margin = found.stats[found.kept], found.stroke[found.kept, None]
     first, size = boxes[:, :2], boxes[:, 2:]
@@ -742,7 +746,7 @@ def _frames(found: Connected) -> list[Part]:
         holes = cv2.drawContours(np.zeros_like(part.mask), outlines, -1, 255, cv2.FILLED) - part.mask
         within = np.isin(found.kept, found.labels[y0:y1, x0:x1][holes > 0]).sum()
         middle = part.mask[part.height // 4 : -(part.height // 4), part.width // 4 : -(part.width // 4)]
-        if not middle.any() or within > 1:
+        if within > 1 or not (closed or middle.any()):
             frames.append(part)
     return frames
 
