@@ -66,7 +66,7 @@ STAGES = {  # what is switched off: where, which name, what stands in for it
     "noise floor": (segmentation, "_floor", no_noise),
     "noisy pictures smoothed": (segmentation, "NOISY", 256),
     "rulings": (segmentation, "_rulings", lambda *_: None),
-    "frames": (segmentation, "_frames", lambda found: []),
+    "frames": (segmentation, "_frames", lambda *_, **__: []),
     "is it writing at all": (segmentation, "WRITING", 0.0),
     "pieces at the edge": (segmentation, "_cut_off", lambda found: np.zeros_like(found.at_edge)),
     "joining broken strokes": (segmentation, "_join", lambda layout, slope: layout),

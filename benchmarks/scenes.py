@@ -31,7 +31,7 @@ import options
 from recognition import Recognizer
 from utils import draw_reading, put_text, run_script, write_image
 
-TILE, COLUMNS = (400, 300), 4  # pixels of a picture in the figure; how many stand side by side
+TILE, COLUMNS = (320, 240), 4  # pixels of a picture in the figure; how many stand side by side
 
 
 def tile(picture: np.ndarray, name: str) -> np.ndarray:
