@@ -15,9 +15,17 @@ import torch
 
 import mnist
 from LeNet_5 import build
+from options import DEFAULT_WEIGHTS
+from recognition import Recognizer
 from utils import save_checkpoint
 
 ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def reader() -> Recognizer:
+    """The demos' reader as they use it."""
+    return Recognizer(DEFAULT_WEIGHTS, "cpu", min_confidence=0.4)
 
 
 @pytest.fixture(scope="session")

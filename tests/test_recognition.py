@@ -7,10 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mnist
-import options
 import pages
 import paper
-from recognition import Recognizer, odds_in_context
+from recognition import odds_in_context
 from segmentation import find
 from touching import likeliest, reweighted
 
@@ -48,9 +47,8 @@ def test_odds_are_finite_and_nothing_counts_for_itself(entries):
         assert odds.tolist() == [1]
 
 
-def test_words_are_not_read():
+def test_words_are_not_read(reader):
     """Letters of a font that no training saw, five to a line."""
-    reader = Recognizer(options.DEFAULT_WEIGHTS, "cpu", min_confidence=0.4)
     rng = np.random.default_rng(3)
     read = refused = 0
     for _ in range(12):
@@ -61,10 +59,9 @@ def test_words_are_not_read():
     assert refused > 50 and refused / (read + refused) > 0.8
 
 
-def test_digits_are_read_beside_words():
+def test_digits_are_read_beside_words(reader):
     images, labels = mnist.load_subset()
     rows = mnist.sample_indices()  # no training has seen them
-    reader = Recognizer(options.DEFAULT_WEIGHTS, "cpu", min_confidence=0.4)
     rng = np.random.default_rng(2)
     word = [pages.fit(pages.symbol(letter, None)) for letter in "WEHAK"]
     digits, truth = paper.pick(rng, images[rows], labels[rows], "157924")
@@ -72,11 +69,10 @@ def test_digits_are_read_beside_words():
     assert reader.read(page.picture).lines[-1] == "157924"
 
 
-def test_what_is_in_doubt_is_looked_at_with_all_the_pictures_pixels(monkeypatch):
+def test_what_is_in_doubt_is_looked_at_with_all_the_pictures_pixels(reader, monkeypatch):
     """Small bold digits that touch, out of focus: at half the size they run into each other."""
     images, labels = mnist.load_subset()
     rows = mnist.sample_indices()
-    reader = Recognizer(options.DEFAULT_WEIGHTS, "cpu", min_confidence=0.4)
     written, pen = [], paper.PENS["marker"]
     for seed in range(16):
         rng = np.random.default_rng(seed)

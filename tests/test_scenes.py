@@ -17,9 +17,7 @@ from test_demo import errors_between
 import mnist
 import pages
 import paper
-from options import DEFAULT_WEIGHTS
 from paper import Page, Pen, Size
-from recognition import Recognizer
 from samples.make_samples import wood
 from segmentation import contact_sheet, segment
 
@@ -316,30 +314,25 @@ MOST = {  # digits of them that may be wrong, and how many there are: half a doz
 }
 
 
-@pytest.fixture(scope="module")
-def recognizer() -> Recognizer:
-    return Recognizer(DEFAULT_WEIGHTS, "cpu", 0.4)
-
-
 @pytest.mark.parametrize("name", MOST)
-def test_scenes_are_read(name, recognizer):
+def test_scenes_are_read(name, reader):
     """What stands around a sheet, and what is printed on it, is not read; what is written is."""
     most, digits = MOST[name]
     wrong = written = 0
     for number in range(PICTURES):
         page = compose(name, number, DIGITS)
-        wrong += errors_between("".join(page.lines), "".join(recognizer.read(page.picture).lines))
+        wrong += errors_between("".join(page.lines), "".join(reader.read(page.picture).lines))
         written += len(page.labels)
     assert written == digits, "other pictures than those that were counted"
     assert wrong <= most, f"{wrong} of {written} digits"
 
 
-def test_boxes_on_a_sheet_are_places_of_the_picture(recognizer):
+def test_boxes_on_a_sheet_are_places_of_the_picture(reader):
     """The sheet is cut out to be read; the boxes lie where the digits are in the whole picture, at its full size."""
     found = total = 0
     for number in range(4):
         page = compose("sheet on a desk", number, DIGITS)
-        x, y, w, h = np.array([digit.box for digit in recognizer.read(page.picture).digits]).T
+        x, y, w, h = np.array([digit.box for digit in reader.read(page.picture).digits]).T
         for left, top, width, height in page.boxes:
             across = np.minimum(x + w, left + width) - np.maximum(x, left)
             down = np.minimum(y + h, top + height) - np.maximum(y, top)
@@ -359,12 +352,12 @@ def test_the_stages_of_a_sheet_can_be_drawn():
     assert drawn.shape[1] > 4 * 600 and drawn.std() > 10
 
 
-def test_an_empty_sheet_on_a_desk_says_nothing(recognizer):
+def test_an_empty_sheet_on_a_desk_says_nothing(reader):
     """Neither the table's grain nor the sheet's edges are digits."""
     false = 0
     for number in range(20):
         rng = np.random.default_rng(number)
         empty = Page(paper.sheet(rng, (800, 600)))
         page = snap(rng, laid(rng, empty, (1600, 1200), desk(rng, (1600, 1200))))
-        false += len(recognizer.read(page.picture).digits)
+        false += len(reader.read(page.picture).digits)
     assert false <= 2

@@ -26,11 +26,6 @@ def digits():
     return images[rows], labels[rows]
 
 
-@pytest.fixture(scope="module")
-def reader():
-    return Recognizer(options.DEFAULT_WEIGHTS, "cpu", min_confidence=0.4)
-
-
 @given(st.integers(1, 6).flatmap(lambda n: st.tuples(st.just(n), st.lists(st.floats(-9, 0), min_size=21, max_size=21))))
 def test_no_way_of_cutting_without_overlap_is_better_than_the_best_path(case):
     count, values = case
