@@ -43,9 +43,7 @@ CLEAN = 0.97  # and that has hardly anything else beside it
 FAINT = 0.75  # of the strength of all ink: writing that weak beside its rulings is looked for without them
 SHEET = 0.04, 0.9  # of the picture that a sheet of paper before something else takes up
 LEVELS = 12  # of each channel at which what is brighter may be such a sheet
-FLAT = (
-    16  # of 255: where a channel differs by less there is no sheet, but a wall, a sheet that fills it, a covered lens
-)
+FLAT = 16  # of 255: a channel that differs by less shows no sheet, but a wall, paper all over, a covered lens
 CONVEX = 0.85  # of its hull, at least, is bright: the rest is fingers, and writing at its edge
 FAINTER = 0.8  # of its brightness, at most, has what is around it
 SHADOW = 0.35, 1.25  # of its brightness that a shadow leaves at least, and the most that this differs between channels
@@ -207,18 +205,18 @@ def _find_on_sheet(image: np.ndarray, single: bool, stages: dict, fine: bool, pa
     if not doubtful and (share >= CLEAN or not _uneven(stages["background"])):
         return None
     page = _shrink(image, 4)  # the sheet then has a working area for itself
-    for lit in (False, True) if doubtful else (False,):
-        sheet = _sheet(page, lit)
-        if sheet is None:
+    for box, paper, lit in _sheets(page):
+        if lit and not doubtful:
             continue
         theirs: dict = {}
-        found = _find(_alone(page, *sheet), single, theirs, fine, sheets=False)
+        found = _find(_alone(page, box, paper), single, theirs, fine, sheets=False)
         more, clearer = len(found.digits) - parts, theirs["share"] > share
         if found.digits and theirs["share"] > CLEARLY and (more > 0 or (clearer and (more == 0 or not lit))):
             stages.clear()
             stages.update(theirs)
-            (x, y, _, _), scale = sheet[0], page.shape[1] / image.shape[1]
-            return replace(found, size=image.shape[1::-1], scale=found.scale * scale, corner=(x / scale, y / scale))
+            scale = page.shape[1] / image.shape[1]
+            corner = box[0] / scale, box[1] / scale
+            return replace(found, size=image.shape[1::-1], scale=found.scale * scale, corner=corner)
     return None
 
 
@@ -264,18 +262,20 @@ def _smaller(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
     return cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
 
 
-def _sheet(page: np.ndarray, lit: bool) -> tuple[tuple[int, int, int, int], np.ndarray] | None:
-    """A sheet of paper that lies on something darker or is held before it, if there is one.
+def _sheets(page: np.ndarray) -> list[tuple[tuple[int, int, int, int], np.ndarray, bool]]:
+    """Sheets of paper that may lie on something darker or be held before it: none, one or two, the surer first.
 
-    lit: it may also be paper in the light with a shadow beside it. Its box in the page (x0, y0, x1, y1), with some room
-    around, and which places of the box are paper, small (h x w uint8, 0 or 1). Of all that is brighter than some level
-    it is what is the most nearly convex, the largest, and stands out the most.
+    Of each its box in the page (x0, y0, x1, y1), with some room around; which places of the box are paper, small (h x w
+    uint8, 0 or 1); and whether it may as well be paper in the light with a shadow beside it. Of all that is brighter
+    than some level it is what is the most nearly convex, the largest, and stands out the most; the second one is where
+    that may be a shadow's doing, and the first where not.
     """
     height, width = page.shape[:2]
     step = max(1.0, min(height, width) / 120)
     small = _smaller(page, (round(width / step), round(height / step)))
     small = _close(small, min(small.shape[:2]) // 13)  # without what is written
-    best, sheet = 0.0, None
+    best: list[float] = [0.0, 0.0]  # how far the sheets stand out: what is surely one, and what may be in the light
+    sheets: list[np.ndarray | None] = [None, None]
     for level in cv2.split(small):  # white is brighter than a table in each channel, a colour in one
         if np.ptp(level) < FLAT:
             continue
@@ -296,16 +296,21 @@ def _sheet(page: np.ndarray, lit: bool) -> tuple[tuple[int, int, int, int], np.n
                     continue
                 stands_out = convex**3 * share**0.25 * (1 - np.median(least)) * paper.min() / max(1.0, paper.max())
                 shadow = (least > SHADOW[0]) & (fainter.max(axis=1) < SHADOW[1] * least)
-                if stands_out > best and (lit or shadow.mean() < 0.15):
-                    best, sheet = stands_out, inside
-    if sheet is None:
-        return None
-    x, y, w, h = cv2.boundingRect(sheet)
-    x0, y0, x1, y1 = max(0, x - 3), max(0, y - 3), min(sheet.shape[1], x + w + 3), min(sheet.shape[0], y + h + 3)
-    across, down = width / sheet.shape[1], height / sheet.shape[0]
-    box = round(x0 * across), round(y0 * down), round(x1 * across), round(y1 * down)
-    # Its very edge is neither paper nor table.
-    return box, cv2.erode(sheet, NEXT, iterations=2, borderType=cv2.BORDER_REPLICATE)[y0:y1, x0:x1]
+                for lit in (False, True):
+                    if stands_out > best[lit] and (lit or shadow.mean() < 0.15):
+                        best[lit], sheets[lit] = stands_out, inside
+    made = []
+    across, down = width / small.shape[1], height / small.shape[0]
+    for lit, sheet in enumerate(sheets):
+        if sheet is None or (lit and sheet is sheets[0]):
+            continue
+        x, y, w, h = cv2.boundingRect(sheet)
+        x0, y0, x1, y1 = max(0, x - 3), max(0, y - 3), min(sheet.shape[1], x + w + 3), min(sheet.shape[0], y + h + 3)
+        box = round(x0 * across), round(y0 * down), round(x1 * across), round(y1 * down)
+        # Its very edge is neither paper nor table.
+        paper = cv2.erode(sheet, NEXT, iterations=2, borderType=cv2.BORDER_REPLICATE)[y0:y1, x0:x1]
+        made.append((box, paper, bool(lit)))
+    return made
 
 
 def _beside(picture: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -323,7 +328,7 @@ def _beside(picture: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def _alone(page: np.ndarray, box: tuple[int, int, int, int], sheet: np.ndarray) -> np.ndarray:
-    """The page cut down to its sheet, as `_sheet` gives it, and around that covered with paper as at its edge."""
+    """The page cut down to its sheet, as `_sheets` gives it, and around that covered with paper as at its edge."""
     x0, y0, x1, y1 = box
     page = page[y0:y1, x0:x1].copy()
     size = page.shape[1::-1]

@@ -59,7 +59,7 @@ def no_noise(ink: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 STAGES = {  # what is switched off: where, which name, what stands in for it
     "nothing": (),
-    "sheets before something else": (segmentation, "_sheet", lambda *_: None),
+    "sheets before something else": (segmentation, "_sheets", lambda page: []),
     "polarity by votes (mean grey instead)": (segmentation, "_bright_on_dark", lambda grey: grey.mean() < 128),
     "colour (grey instead of the darkest channel)": (segmentation, "_dark", colourless),
     "background divided out": (segmentation, "_close", evenly_lit),

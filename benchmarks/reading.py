@@ -66,6 +66,12 @@ def rejected(recognizer: Recognizer, texts: dict[str, list[str]], number: int) -
     return refused / max(1, found)
 
 
+def side_by_side(tiles: list[np.ndarray], columns: int) -> np.ndarray:
+    """Pictures of one size as one, so many in a row."""
+    tiles = [*tiles, *[np.full_like(tiles[0], 255)] * (-len(tiles) % columns)]
+    return np.vstack([np.hstack(tiles[k : k + columns]) for k in range(0, len(tiles), columns)])
+
+
 def draw_training(columns: int = 30, rows: int = 6) -> np.ndarray:
     """What segmentation cuts out of the first pages: digits above, below them what is not a digit; ink dark."""
     patches, labels = pages.cut_pages(range(16), *mnist.load_subset(), seed=0)
@@ -115,10 +121,7 @@ def main(argv: list[str] | None = None) -> int:
                     alone = rejected(recognizer, signs, opt.number // 5)
                 print(f"  {name} rejected: {100 * share:.1f} % (each judged alone: {100 * alone:.1f} %)")
         if opt.misread and misread:
-            blank = np.full_like(misread[0], 255)
-            rows = [misread[k : k + COLUMNS] for k in range(0, len(misread), COLUMNS)]
-            sheet = np.vstack([np.hstack(row + [blank] * (COLUMNS - len(row))) for row in rows])
-            write_image(Path(opt.misread), sheet)
+            write_image(Path(opt.misread), side_by_side(misread, COLUMNS))
 
     return run_script(body)
 

@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 import cv2
 import numpy as np
 from ablation import STAGES
+from reading import side_by_side
 from test_demo import errors_between
 from test_scenes import SCENES, compose
 from tqdm import tqdm
@@ -68,10 +69,7 @@ def main(argv: list[str] | None = None) -> int:
         if opt.figure:
             pictures = [compose(name, 0, digits).picture for name in opt.only]
             tiles = [tile(draw_reading(p, recognizer.read(p)), name) for p, name in zip(pictures, opt.only)]
-            tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % COLUMNS)
-            write_image(
-                Path(opt.figure), np.vstack([np.hstack(tiles[k : k + COLUMNS]) for k in range(0, len(tiles), COLUMNS)])
-            )
+            write_image(Path(opt.figure), side_by_side(tiles, COLUMNS))
             return
         print(f"{validation.source}, validation\n\n| scene | digits | digit error rate % | pictures exact % |")
         print("| --- | --- | --- | --- |")

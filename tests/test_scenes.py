@@ -248,8 +248,8 @@ def white_on_black(rng: Rng, digits: Digits) -> Page:
     colour = ((255, 255, 255), (80, 220, 255), (255, 180, 80), (120, 255, 120))[rng.integers(4)]
     pen = Pen(colour, float(rng.uniform(0.05, 0.14)), 1.0, covers=True)
     dark = int(rng.integers(0, 40))
-    screen = lambda size: np.full((size[1], size[0], 3), dark, np.uint8)  # noqa: E731
-    return written(rng, lines_of(rng, digits, (1, 4), (2, 6)), screen, height=rng.uniform(60, 140), pen=pen)
+    lines, height = lines_of(rng, digits, (1, 4), (2, 6)), rng.uniform(60, 140)
+    return written(rng, lines, lambda size: np.full((size[1], size[0], 3), dark, np.uint8), height=height, pen=pen)
 
 
 def mnist_itself(rng: Rng, digits: Digits) -> Page:
