@@ -3,8 +3,9 @@
 `LeNet_5` is the network of the blog article (Wenretium, 2021) that this project grew from; it is Caffe's take on
 LeNet-5: 431,080 parameters, max-pooling, one ReLU, and no activation after the convolutions. `LeNet_5_1998` is the
 original. `LeNet_5_Modern` keeps the skeleton of both (two stages of 5x5 convolution and pooling, two dense layers) with
-what has been learnt since; with an eleventh output, "not a digit", it is the demos' reader. What each of them reaches
-on MNIST's test set stands in README.md.
+what has been learnt since; with an eleventh output, "not a digit", it is the demos' reader. `LeNet_5_Strings` is the
+same laid out along a strip: it reads digits that touch without being told where each ends. What each of them reaches
+stands in README.md.
 
 The original: Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-based learning applied to document recognition",
 Proceedings of the IEEE 86(11), 1998, section II.B.
@@ -18,6 +19,7 @@ from torch.nn import functional
 
 DIGITS = 10
 NOT_A_DIGIT = 10  # the class of the eleventh output, in networks that have one
+NOTHING = 11  # the class of the twelfth, of a network that reads strings: nothing new here
 
 
 class LeNet_5(nn.Module):
@@ -169,6 +171,44 @@ class LeNet_5_Reader(LeNet_5_Modern):
     parameters_expected = 870_443
 
 
+class LeNet_5_Strings(nn.Module):
+    """A LeNet-5 for every second column of a strip: N x 1 x 28 x W floats to N x T x 12 logits, T = (W - 34) // 2.
+
+    A strip shows a few signs side by side, touching or not. What it says are the likeliest classes from left to right,
+    repetitions told once and NOTHING left out. The paper's "space displacement neural network" (1998, section VII):
+    convolutions share nearly all of the work of neighbouring columns. Here the second pooling is of rows only, or a 1
+    would be narrower than its columns; each column sees two neighbours on either side as well, 36 pixels in all; and it
+    is trained without being told where the signs stand: A. Graves, S. Fernández, F. Gomez, J. Schmidhuber,
+    "Connectionist temporal classification", ICML 2006. Nothing is padded: a column that knew that it is the last would
+    learn to tell the last sign there.
+    """
+
+    outputs = NOTHING + 1
+    parameters_expected = 236_148
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 24, kernel_size=5, bias=False)
+        self.pool1 = nn.MaxPool2d(kernel_size=2)
+        self.norm1 = nn.BatchNorm2d(24)
+        self.conv2 = nn.Conv2d(24, 64, kernel_size=5, bias=False)
+        self.pool2 = nn.MaxPool2d(kernel_size=(2, 1))
+        self.norm2 = nn.BatchNorm2d(64)
+        self.fc1 = nn.Conv2d(64, 80, kernel_size=(4, 8))  # a dense layer at every place
+        self.beside = nn.Conv2d(80, 80, kernel_size=(1, 5))
+        self.dropout = nn.Dropout(0.2)
+        self.fc2 = nn.Linear(80, self.outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The logits of a batch."""
+        # N x 1 x 28 x W
+        x = functional.relu(self.norm1(self.pool1(self.conv1(x))))  # N x 24 x 12 x (W - 4) / 2
+        x = functional.relu(self.norm2(self.pool2(self.conv2(x))))  # N x 64 x 4 x (W - 12) / 2
+        x = functional.relu(self.fc1(x))  # N x 80 x 1 x T + 4
+        x = functional.relu(self.beside(self.dropout(x)))  # N x 80 x 1 x T
+        return self.fc2(self.dropout(x.squeeze(2).transpose(1, 2)))  # N x T x outputs
+
+
 # Every network that --arch can name. Each class states its `outputs`, and in `parameters_expected` what its source says
 # that it has.
 ARCHITECTURES: dict[str, type[nn.Module]] = {
@@ -176,6 +216,7 @@ ARCHITECTURES: dict[str, type[nn.Module]] = {
     "1998": LeNet_5_1998,
     "modern": LeNet_5_Modern,
     "reader": LeNet_5_Reader,
+    "strings": LeNet_5_Strings,
 }
 
 
@@ -187,8 +228,26 @@ def build(arch: str = "article") -> nn.Module:
     return model
 
 
+def spelled(logits: Tensor) -> Tensor:
+    """What strips say whose logits are N x T x 12: N x T classes, signs from the left and NOTHING after the last."""
+    best = logits.argmax(2)
+    new = (best != NOTHING) & (best != functional.pad(best, (1, 0), value=NOTHING)[:, :-1])
+    order = (~new).to(torch.uint8).argsort(dim=1, stable=True)
+    return torch.where(new, best, NOTHING).gather(1, order)
+
+
+def string_losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """N: minus the log probability that strips whose logits are N x T x 12 say N x L classes, NOTHING after the last.
+
+    The sum over all ways to place the signs among the T columns (Graves et al. 2006).
+    """
+    steps, signs = torch.full((len(labels),), logits.shape[1]), (labels != NOTHING).sum(1)
+    log_shares = functional.log_softmax(logits.float(), 2).transpose(0, 1)
+    return functional.ctc_loss(log_shares, labels, steps, signs, blank=NOTHING, reduction="none")
+
+
 def to_input(patches: Tensor) -> Tensor:
-    """uint8 patches N x 28 x 28 (paper 0, ink 255) to the networks' input, N x 1 x 28 x 28 floats in 0..1.
+    """uint8 patches N x 28 x W (paper 0, ink 255) to the networks' input, N x 1 x 28 x W floats in 0..1.
 
     The one place where pixels become network input: training, test and both demos call it.
     """

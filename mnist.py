@@ -314,30 +314,33 @@ def augment(
 ) -> Tensor:
     """Vary each image of a batch a little, bicubic (bilinear blurs, and test images are sharp), paper (0) outside.
 
-    images: N x 1 x 28 x 28 floats in 0..1. Drawn evenly: turned by +-degrees, width and height each scaled by
-    1 +- scale, slanted by +-shear (pixels a pixel), moved by +-shift pixels each way; strokes made thicker or thinner
-    by up to `thickness` pixels on each side. elastic: deviation in pixels of a smooth random displacement, drawn on a
-    raster of 4 pixels instead of smoothed by a Gaussian of 4. P. Y. Simard, D. Steinkraus, J. C. Platt, "Best practices
-    for convolutional neural networks applied to visual document analysis", ICDAR 2003, section 2.
+    images: N x 1 x H x W floats in 0..1, H and W multiples of 4. Drawn evenly: turned by +-degrees, width and height
+    each scaled by 1 +- scale, slanted by +-shear (pixels a pixel), moved by +-shift pixels each way; strokes made
+    thicker or thinner by up to `thickness` pixels on each side. elastic: deviation in pixels of a smooth random
+    displacement, drawn on a raster of 4 pixels instead of smoothed by a Gaussian of 4. P. Y. Simard, D. Steinkraus,
+    J. C. Platt, "Best practices for convolutional neural networks applied to visual document analysis", ICDAR 2003,
+    section 2.
     """
-    n, size, device = len(images), images.shape[-1], images.device
+    n, (height, width), device = len(images), images.shape[-2:], images.device
     draw = torch.rand(n, 7, generator=generator).mul_(2).sub_(1).to(device)  # -1..1
     angle = draw[:, 0] * math.radians(degrees)
     zoom = 1 + draw[:, 1:3] * scale
-    move = draw[:, 3:5] * (2 * shift / size)  # grid_sample's unit is half a picture
+    unit = torch.tensor([2 / width, 2 / height], dtype=torch.float64)  # grid_sample's is half a picture, either way
+    move = draw[:, 3:5] * (shift * unit).to(device, torch.float32)
     slant = draw[:, 5] * shear
     cos, sin = torch.cos(angle), torch.sin(angle)
-    rows = torch.stack((cos * zoom[:, 0], (cos * slant - sin) * zoom[:, 1], move[:, 0]), 1)
-    rows = torch.stack((rows, torch.stack((sin * zoom[:, 0], (sin * slant + cos) * zoom[:, 1], move[:, 1]), 1)))
+    tall = height / width
+    rows = torch.stack((cos * zoom[:, 0], (cos * slant - sin) * zoom[:, 1] * tall, move[:, 0]), 1)
+    rows = torch.stack((rows, torch.stack((sin * zoom[:, 0] / tall, (sin * slant + cos) * zoom[:, 1], move[:, 1]), 1)))
     x, y, one = rows[..., None, None].unbind(
         2
     )  # each 2 x N x 1 x 1: what a place's x, its y and 1 add to both coordinates
-    place = torch.linspace(1 / size - 1, 1 - 1 / size, size, device=device)
-    grid = x * place + y * place[:, None] + one  # 2 x N x size x size; affine_grid does the same in five times the time
+    across, down = (torch.linspace(1 / size - 1, 1 - 1 / size, size, device=device) for size in (width, height))
+    grid = x * across + y * down[:, None] + one  # 2 x N x height x width; affine_grid takes five times as long
     if elastic:
-        coarse = torch.randn(2, n, size // 4, size // 4, generator=generator).to(device)
-        smooth = _gaussians(size).to(device)
-        grid += smooth @ coarse @ smooth.T * (2 * elastic / size)
+        coarse = torch.randn(2, n, height // 4, width // 4, generator=generator).to(device)
+        to_rows, to_columns = _gaussians(height).to(device), _gaussians(width).to(device)
+        grid += to_rows @ coarse @ to_columns.T * (elastic * unit).to(device, torch.float32)[:, None, None, None]
     original = images
     images = functional.grid_sample(images, grid.permute(1, 2, 3, 0), mode="bicubic", align_corners=False).clamp(0, 1)
     if thickness:

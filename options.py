@@ -14,14 +14,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 DEFAULT_WEIGHTS = Path(__file__).parent / "weights" / "reader.pt"
+DEFAULT_STRINGS = DEFAULT_WEIGHTS.with_name("strings.pt")
 # What train.py does with each network unless the command line says otherwise (how it was found: docs/NETWORKS.md).
 RECIPES = {
-    arch: dict(zip(("epochs", "augment", "lr_decay", "ema", "pages", "easy", "precision"), values))
+    arch: dict(zip(("epochs", "augment", "batch_size", "lr", "lr_decay", "ema", "pages", "easy", "precision"), values))
     for arch, values in {
-        "article": (6, "affine", 0.5, 0.995, 0, 1.0, "auto"),
-        "1998": (20, "affine", 0.8, 0.995, 0, 1.0, "fp32"),
-        "modern": (60, "elastic", 0.92, 0.999, 0, 1.0, "auto"),
-        "reader": (14, "elastic", 0.93, 0.999, 3000, 0.15, "auto"),
+        "article": (6, "affine", 128, 3e-3, 0.5, 0.995, 0, 1.0, "auto"),
+        "1998": (20, "affine", 128, 3e-3, 0.8, 0.995, 0, 1.0, "fp32"),
+        "modern": (60, "elastic", 128, 3e-3, 0.92, 0.999, 0, 1.0, "auto"),
+        "reader": (14, "elastic", 128, 3e-3, 0.93, 0.999, 3000, 0.15, "auto"),
+        "strings": (16, "strip", 64, 2e-3, 0.9, 0.999, 2500, 0.15, "auto"),
     }.items()
 }
 SAMPLES = Path(__file__).parent / "samples"
@@ -146,8 +148,21 @@ def _add_load_name(parser: Parser, folder: str) -> None:
     )
 
 
+def path_or_none(text: str) -> Path | None:
+    """A path; None for the word none."""
+    return None if text == "none" else Path(text)
+
+
 def _add_reading(parser: Parser) -> None:
     _add_weights(parser)
+    parser.add_argument(
+        "--strings",
+        type=path_or_none,
+        default=DEFAULT_STRINGS,
+        metavar="FILE_OR_RUN",
+        help="checkpoint of the network that reads touching digits as one string; none: they are only cut apart "
+        f"(default: {_shown(DEFAULT_STRINGS)})",
+    )
     parser.add_argument(
         "--min_confidence",
         type=fraction,
@@ -215,9 +230,9 @@ def train_parser() -> Parser:
     )
     data.add_argument(
         "--augment",
-        choices=("affine", "elastic", "none"),
+        choices=("affine", "elastic", "strip", "none"),
         help="how each batch is varied; affine: turned, scaled, moved; elastic: also slanted, bent, strokes thicker "
-        f"and thinner {_recipes('augment')}",
+        f"and thinner; strip: the same, but turned less {_recipes('augment')}",
     )
     data.add_argument(
         "--pages",
@@ -231,7 +246,8 @@ def train_parser() -> Parser:
         "--arch",
         default="article",
         metavar="NAME",
-        help=f"network: {', '.join(RECIPES)}; reader also knows what is not a digit (default: %(default)s)",
+        help=f"network: {', '.join(RECIPES)}; reader also knows what is not a digit, strings reads touching digits "
+        "as one string (default: %(default)s)",
     )
     learning.add_argument(
         "--epochs",
@@ -242,11 +258,9 @@ def train_parser() -> Parser:
         f"without pages {_recipes('epochs')}",
     )
     learning.add_argument(
-        "--batch_size", type=positive_int, default=128, metavar="N", help="images a step (default: %(default)s)"
+        "--batch_size", type=positive_int, metavar="N", help=f"images a step {_recipes('batch_size')}"
     )
-    learning.add_argument(
-        "--lr", type=positive, default=3e-3, metavar="RATE", help="AdamW's highest learning rate (default: %(default)s)"
-    )
+    learning.add_argument("--lr", type=positive, metavar="RATE", help=f"AdamW's highest learning rate {_recipes('lr')}")
     learning.add_argument(
         "--lr_decay",
         type=fraction,

@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import reduce
 from pathlib import Path
@@ -31,7 +31,7 @@ from tqdm import tqdm
 import paper
 import segmentation
 import touching
-from LeNet_5 import NOT_A_DIGIT
+from LeNet_5 import NOT_A_DIGIT, NOTHING
 from paper import PENS, Page
 from segmentation import BOX, PATCH, Part, segment
 from utils import write_atomically
@@ -81,6 +81,8 @@ CANVAS = 96  # pixels that a symbol is drawn in before it becomes a patch
 OTHERS = 0.16  # of the digits on pages and in strings are not MNIST's
 STRINGS, SIGNS = 8, 20  # of touching digits, and alone, for each page
 CLEAN = 0.75  # of the strings are cut from clean ink, the others found on paper
+STRIPS, LONGEST, WIDTH = 40, 3, 104  # strings a page as strips, signs of one at most, and pixels that a strip is wide
+SIGNS_TOO = 0.08  # of those of several signs, for they are hard to read, and what is hard is seen often
 PER_CHUNK = 16  # pages that a process makes at a time
 
 
@@ -284,14 +286,17 @@ def enlarged(strip: np.ndarray, owners: np.ndarray, zoom: float, smooth: bool) -
 
 
 def random_strip(
-    rng: np.random.Generator, images: np.ndarray, labels: np.ndarray
+    rng: np.random.Generator, images: np.ndarray, labels: np.ndarray, signs_too: float = 0.25
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """One to three touching digits and signs: what `strip_of` gives, and n labels."""
-    rows = rng.integers(len(images), size=1 + int(rng.choice(3, p=[0.2, 0.4, 0.4])))
+    """One to three touching digits and signs: what `strip_of` gives, and n labels.
+
+    signs_too: how often one of several is no digit.
+    """
+    rows = rng.integers(len(images), size=1 + int(rng.choice(LONGEST, p=[0.2, 0.4, 0.4])))
     signs, names = images[rows].copy(), labels[rows].copy()
     for k in np.flatnonzero(rng.random(len(rows)) < OTHERS):  # a 1 with a flag is no 11
         signs[k] = other_digit(rng, int(names[k]))
-    if rng.random() < (0.25 if len(rows) > 1 else 0.6):  # % is no 96
+    if rng.random() < (signs_too if len(rows) > 1 else 0.6):  # % is no 96
         signs[0], names[0] = no_digit(rng, images, labels), NOT_A_DIGIT
     order = rng.permutation(len(rows))
     return *strip_of(rng, signs[order]), names[order]
@@ -327,30 +332,64 @@ def owned(parts: list[Part], digits: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return pixels @ bits.T, pixels.sum(axis=1)
 
 
+def shown(
+    rng: np.random.Generator, strip: np.ndarray, owners: np.ndarray
+) -> tuple[np.ndarray, list[Part], np.ndarray, float, float] | None:
+    """What `strip_of` gives as segmentation sees it: three of four from clean ink, the others found on paper.
+
+    The ink picture (h x w uint8), the parts that the string is in, whose ink is where (n x h x w uint8), a digit's
+    height and the line's slope (radians). None where nothing was found.
+    """
+    if rng.random() < CLEAN:
+        ink, where = enlarged(strip, owners, rng.uniform(1.1, 2.4), smooth=rng.random() < 0.6)
+        ink = seen(rng, ink)
+        return ink, [segmentation.whole(ink)], where.astype(np.uint8), 0.7 * len(ink), float(rng.normal(0, 0.1))
+    picture, where = on_paper(rng, strip, owners)
+    found = segmentation.find(picture)
+    if not len(found.digits):
+        return None
+    line = np.flatnonzero(found.lines == np.bincount(found.lines).argmax())
+    where = [cv2.resize(n.astype(np.uint8), found.ink.shape[::-1], interpolation=cv2.INTER_NEAREST) for n in where]
+    height, slope = touching.line_heights(found)[line[0]], found.slopes[line[0]]
+    return found.ink, [found.digits[k] for k in line], np.stack(where), float(height), float(slope)
+
+
+def write_strips(numbers: Iterable[int], images: np.ndarray, labels: np.ndarray, seed: int) -> Patches:
+    """The strings of pages of these numbers as strips: n x 28 x WIDTH uint8, and what they say, n x LONGEST int64.
+
+    The signs from the left: 0..9, 10: not a digit, NOTHING after the last.
+    """
+    strips, truth = [], []
+    for number in numbers:
+        rng = np.random.default_rng([seed, number, STRIPS])
+        for _ in range(STRIPS):
+            strip, owners, names = random_strip(rng, images, labels, SIGNS_TOO)
+            string = shown(rng, strip, owners)
+            if string is None:
+                continue
+            ink, chain, _, _, slope = string
+            strip = segmentation.strip(ink, reduce(Part.merged, chain), slope)
+            if strip.shape[1] <= WIDTH:
+                strips.append(cv2.copyMakeBorder(strip, 0, 0, 0, WIDTH - strip.shape[1], cv2.BORDER_CONSTANT))
+                truth.append(np.pad(names, (0, LONGEST - len(names)), constant_values=NOTHING))
+    return np.array(strips), np.array(truth, np.int64)
+
+
 def cut_strings(rng: np.random.Generator, images: np.ndarray, labels: np.ndarray, number: int) -> Patches:
     """What touching.py's candidate cuts make of strings of touching digits: right ones and as many wrong ones."""
     patches, truth = [np.zeros((0, PATCH, PATCH), np.uint8)], []
     for _ in range(number):
         strip, owners, names = random_strip(rng, images, labels)
-        if rng.random() < CLEAN:
-            ink, where = enlarged(strip, owners, rng.uniform(1.1, 2.4), smooth=rng.random() < 0.6)
-            ink = seen(rng, ink)
-            chain, height, slope = [segmentation.whole(ink)], 0.7 * len(ink), float(rng.normal(0, 0.1))
-        else:
-            picture, where = on_paper(rng, strip, owners)
-            found = segmentation.find(picture)
-            if not len(found.digits):
-                continue
-            line = np.flatnonzero(found.lines == np.bincount(found.lines).argmax())
-            ink, chain = found.ink, [found.digits[k] for k in line]
-            where = [cv2.resize(n.astype(np.uint8), ink.shape[::-1], interpolation=cv2.INTER_NEAREST) for n in where]
-            height, slope = touching.line_heights(found)[line[0]], found.slopes[line[0]]
+        string = shown(rng, strip, owners)
+        if string is None:
+            continue
+        ink, chain, where, height, slope = string
         whole = reduce(Part.merged, chain)
         pieces = list(touching.candidates(ink, chain, height)[0].values())
         if not pieces:
             continue
         # What is found is broader than what was written: each of its places belongs to the nearest digits.
-        far = np.stack([cv2.distanceTransform(1 - digit.astype(np.uint8), cv2.DIST_L2, 3) for digit in where])
+        far = np.stack([cv2.distanceTransform(1 - digit, cv2.DIST_L2, 3) for digit in where])
         digits = ((far <= far.min(0) + 0.7) & (far < 0.12 * height + 2)).astype(np.uint8)
         own, size = owned([*pieces, whole], digits)
         recall, purity = own[:-1] / np.maximum(1, own[-1]), own[:-1] / np.maximum(1, size[:-1, None])
@@ -522,22 +561,24 @@ def string_page(rng: np.random.Generator, images: np.ndarray, labels: np.ndarray
 # ---- many of them ---------------------------------------------------------------------------------------------------
 
 
-def written(pages: int, images: np.ndarray, labels: np.ndarray, seed: int, cache: Path) -> Patches:
+def written(
+    pages: int, images: np.ndarray, labels: np.ndarray, seed: int, cache: Path, make: Callable[..., Patches] = cut_pages
+) -> Patches:
     """What segmentation cuts out of so many pages of these digits, made on all processors or taken from the cache.
 
-    cache: a folder; the file in it is made anew when the digits, the seed, or the code that makes pages changes.
-    UserError when it can't be written.
+    cache: a folder; the file in it is made anew when the digits, the seed, or the code that makes pages changes. make:
+    `cut_pages` or `write_strips`. UserError when it can't be written.
     """
     code = b"".join(
         (Path(__file__).parent / name).read_bytes()
         for name in ("pages.py", "paper.py", "segmentation.py", "touching.py")
     )
-    key = hashlib.sha256(code + images.tobytes() + f"{pages} {seed}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(code + images.tobytes() + f"{pages} {seed} {make.__name__}".encode()).hexdigest()[:16]
     file = cache / f"written-{key}.npz"
     if file.exists():
         with np.load(file, allow_pickle=False) as kept:
             return kept["images"], kept["labels"]
-    chunks = [(range(first, min(first + PER_CHUNK, pages)), seed) for first in range(0, pages, PER_CHUNK)]
+    chunks = [(make, range(first, min(first + PER_CHUNK, pages)), seed) for first in range(0, pages, PER_CHUNK)]
     patches: list[np.ndarray] = []
     truth: list[np.ndarray] = []
     # spawn: a process that is forked from one with running threads may hang, and Windows has nothing else.
@@ -563,6 +604,6 @@ def _begin(images: np.ndarray, labels: np.ndarray) -> None:
     cv2.setNumThreads(1)  # the other processors have processes of their own
 
 
-def _cut_chunk(task: tuple[range, int]) -> Patches:
-    numbers, seed = task
-    return cut_pages(numbers, *_source, seed)
+def _cut_chunk(task: tuple[Callable[..., Patches], range, int]) -> Patches:
+    make, numbers, seed = task
+    return make(numbers, *_source, seed)

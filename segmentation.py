@@ -31,6 +31,7 @@ FINE = 2  # a patch is drawn that much finer first, and averaged: pens have half
 FAST_MEDIAN = 72  # pixels: OpenCV's median of narrower pictures takes ten times as long
 NEXT = np.ones((3, 3), np.uint8)  # a pixel and its neighbours
 GREY = 90  # of 255: ink beside a piece, which it was cut from
+STRIP, SEEN = 22, 36  # pixels that a string is high in a strip of PATCH, and paper in its length: what a column sees
 PATCH, BOX = 28, 20  # MNIST: the digit fitted into 20 x 20, its centre of mass in the middle of 28 x 28
 TILTS = np.tan(np.deg2rad(np.arange(-16, 17, 2)))  # of rulings, looked for within half a step of one of these
 PASSES = 2  # in which rulings of other slopes are looked for: seen aslant they fan out
@@ -985,6 +986,35 @@ def patches(ink: np.ndarray, parts: list[Part], slopes: np.ndarray, cut_from: Pa
     done = np.empty((len(parts), PATCH, PATCH), np.uint8)
     done[order] = cv2.resize(drawn, (PATCH, len(parts) * PATCH), interpolation=cv2.INTER_AREA).reshape(done.shape)
     return done
+
+
+def strip(ink: np.ndarray, part: Part, slope: float) -> np.ndarray:
+    """28 x W uint8: all of a part of the ink picture side by side, for a network that reads strings; ink near 255.
+
+    Its line's slope (radians) undone, STRIP pixels high, the pen's thickness brought near MNIST's, paper on all sides.
+    """
+    cos, sin = math.cos(slope), math.sin(slope)
+    turned = part.outline @ np.array([[cos, -sin], [sin, cos]])
+    first, last = turned.min(axis=0), turned.max(axis=0) + 1
+    scale = STRIP / (last[1] - first[1])
+    width = SEEN + 2 * math.ceil((last[0] - first[0]) * scale / 2)
+    x0, y0, x1, y1 = part.box
+    own = cv2.bitwise_and(ink[y0:y1, x0:x1], cv2.dilate(part.mask, NEXT))
+    own = cv2.convertScaleAbs(own, alpha=255 / max(1.0, cv2.mean(own, part.mask)[0]))
+    if FINE * scale < 1:
+        size = tuple(max(1, round(n * FINE * scale)) for n in (part.width, part.height))
+        own = cv2.resize(own, size, interpolation=cv2.INTER_AREA)
+    at = np.array([(x1 - x0) / own.shape[1], (y1 - y0) / own.shape[0]])  # pixels of the ink for each of `own`
+    matrix = FINE * scale * np.array([[cos * at[0], sin * at[1], 0], [-sin * at[0], cos * at[1], 0]])
+    middle = ((first + last) / 2 - (cos * x0 + sin * y0, cos * y0 - sin * x0)) * scale * FINE
+    matrix[:, 2] = FINE * np.array([width, PATCH]) / 2 - middle
+    drawn = cv2.warpAffine(own, matrix, (FINE * width, FINE * PATCH))
+    thick = part.stroke * scale
+    swell = round(FINE * (min(max(thick, PEN[0]), PEN[1]) - thick))
+    if swell:
+        pen = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (1 + abs(swell),) * 2)
+        drawn = (cv2.dilate if swell > 0 else cv2.erode)(drawn, pen)
+    return cv2.resize(drawn, (width, PATCH), interpolation=cv2.INTER_AREA)
 
 
 def _strip(

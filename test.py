@@ -13,14 +13,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from torch import nn
+from torch.nn import functional
 from tqdm import tqdm
 
 import mnist
 import options
-from LeNet_5 import ARCHITECTURES
+from LeNet_5 import DIGITS, LeNet_5_Strings, string_losses
 from utils import UserError, load_model, pick_device, predict, run_script, write_image, write_text
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
+PAPER = 18  # pixels on either side of a digit, where it stands alone on a strip
 NAMES = (*"0123456789", "none")  # of the classes; the last: not a digit
 
 
@@ -36,6 +39,19 @@ def checkpoint_files(paths: Sequence[Path]) -> list[Path]:
         else:
             files.append(path)
     return files
+
+
+def probabilities(model: nn.Module, images: torch.Tensor, size: int) -> torch.Tensor:
+    """How likely each class is for uint8 images N x 28 x 28, `size` at once: N x 10, or 11 with "not a digit"; CPU.
+
+    Of a network that reads strings: how likely a strip with this one digit is read as that digit and nothing else.
+    """
+    if not isinstance(model, LeNet_5_Strings):
+        return torch.softmax(predict(model, images, size), 1).cpu()
+    logits = predict(model, functional.pad(images, (PAPER, PAPER)), size).cpu()
+    signs = [torch.full((len(logits), 1), digit) for digit in range(DIGITS)]
+    digits = torch.stack([(-string_losses(logits, sign)).exp() for sign in signs], 1)
+    return torch.cat([digits, (1 - digits.sum(1, keepdim=True)).clamp(min=0)], 1)
 
 
 def confusion_matrix(truth: np.ndarray, reading: np.ndarray, classes: int = 10) -> np.ndarray:
@@ -145,11 +161,11 @@ def test(opt: options.Options) -> None:
 
     results, readings = [], []
     for file, model, checkpoint in tqdm(models, unit="checkpoint", disable=len(models) == 1):
-        probability = torch.softmax(predict(model, on_device.images, opt.batch_size), 1).cpu()
+        probability = probabilities(model, on_device.images, opt.batch_size)
         confidence, reading = (tensor.numpy() for tensor in probability.max(1))
         misses = int((reading != truth).sum())
         table, calibration_error = reliability(confidence, reading == truth)
-        readings.append((reading, confidence, table))
+        readings.append((reading, confidence, table, probability.shape[1]))
         results.append(
             {
                 "weights": str(file),
@@ -169,9 +185,9 @@ def test(opt: options.Options) -> None:
             print(f"{row['epoch']!s:>5s}  {100 * row['accuracy']:7.2f}%  {row['misses']:6d}  {row['weights']}")
     # Of several, the details are of best.pt (chosen by validation, not by this test), else of the last named.
     chosen = next((k for k, file in enumerate(files) if file.name == "best.pt"), len(files) - 1)
-    row, (reading, confidence, table) = results[chosen], readings[chosen]
+    row, (reading, confidence, table, classes) = results[chosen], readings[chosen]
     print(f"\n{row['weights']} ({row['arch']}, epoch {row['epoch']}, trained on {row['trained_on']})")
-    matrix = confusion_matrix(truth, reading, ARCHITECTURES[row["arch"]].outputs)
+    matrix = confusion_matrix(truth, reading, classes)
     print("\nconfusion (row: truth, column: reading)")
     print("     " + "".join(f"{name:>6s}" for name in NAMES[: matrix.shape[1]]))
     for digit, counts in enumerate(matrix):

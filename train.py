@@ -28,7 +28,7 @@ from tqdm import tqdm
 import mnist
 import options
 import pages
-from LeNet_5 import ARCHITECTURES, NOT_A_DIGIT, build, to_input
+from LeNet_5 import ARCHITECTURES, NOT_A_DIGIT, NOTHING, build, spelled, string_losses, to_input
 from utils import (
     UserError,
     find_checkpoint,
@@ -46,6 +46,7 @@ from utils import (
 AUGMENT = {  # arguments of mnist.augment
     "affine": {},
     "elastic": {"shear": 0.15, "elastic": 0.8, "thickness": 0.5, "untouched": 0.3},
+    "strip": {"degrees": 4, "shear": 0.2, "untouched": 0.4},
 }
 SUBSET_TIMES = 10  # as many epochs of the embedded subset, unless --epochs says so: one is a 15th of MNIST's
 PLAIN = 3  # times that each plain image is in an epoch with pages: else pages outweigh MNIST
@@ -83,12 +84,27 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
     return {"bf16": torch.bfloat16, "fp32": torch.float32}[name]
 
 
-def check_loss(loss: float, step: int, rate: float) -> None:
+def losses_of(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+    """N losses: the cross-entropy of logits N x classes, or a sign's share of the CTC loss of strips' N x T x 12."""
+    if logits.dim() == 2:
+        return functional.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
+    return string_losses(logits, labels) / (labels != NOTHING).sum(1)
+
+
+def hits_of(logits: Tensor, labels: Tensor) -> Tensor:
+    """N bools: which are read exactly right."""
+    if logits.dim() == 2:
+        return logits.argmax(1) == labels
+    signs = spelled(logits)
+    return (signs == functional.pad(labels, (0, signs.shape[1] - labels.shape[1]), value=NOTHING)).all(1)
+
+
+def check_loss(loss: float, step: int, rate: float, guessing: float = GUESSING) -> None:
     """UserError when the loss says that training has failed: the article's lesson about rates set too high."""
     advice = f"the learning rate is too high; start again with, say, --lr {rate / 10:.0e}"
     if not math.isfinite(loss):
         raise UserError(f"the loss is {loss} after {step} steps: {advice}")
-    if step >= 1.5 * CHECK_EVERY and loss > 0.95 * GUESSING:
+    if step >= 1.5 * CHECK_EVERY and loss > 0.95 * guessing:
         raise UserError(f"after {step} steps the loss is still {loss:.2f}, no better than guessing: {advice}")
 
 
@@ -105,6 +121,7 @@ class Trainer:
         )
         self.random = torch.Generator().manual_seed(opt.seed)  # shuffling and augmentation: on the CPU, one for all
         self.losses: Tensor | None = None  # of each image when it was seen last
+        self.strings = opt.arch == "strings"
 
     def choose(self, count: int) -> Tensor:
         """Which of so many images take part in the next epoch: what was read well when it was seen last seldom does.
@@ -115,8 +132,9 @@ class Trainer:
             self.losses = torch.full((count,), math.inf, device=self.device)
         if self.opt.easy == 1:
             return torch.arange(count)
-        target = torch.full((self.model.outputs,), self.opt.label_smoothing / self.model.outputs)
-        target[0] += 1 - self.opt.label_smoothing
+        smoothing = 0.0 if self.strings else self.opt.label_smoothing
+        target = torch.full((self.model.outputs,), smoothing / self.model.outputs)
+        target[0] += 1 - smoothing
         least = torch.distributions.Categorical(target).entropy()  # the loss of an answer that is the target
         odds = ((self.losses.cpu() - least) / EASY).clamp(self.opt.easy, 1)
         return (torch.rand(count, generator=self.random) < odds).nonzero()[:, 0]
@@ -128,16 +146,14 @@ class Trainer:
             x = mnist.augment(x, self.random, **AUGMENT[self.opt.augment])
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32):
             logits = self.model(x)
-            losses = functional.cross_entropy(
-                logits, labels, label_smoothing=self.opt.label_smoothing, reduction="none"
-            )
+            losses = losses_of(logits, labels, self.opt.label_smoothing)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad()
         losses.mean().backward()
         self.optimizer.step()
         self.average.update_parameters(self.model)
-        return losses.detach(), (logits.detach().argmax(1) == labels).sum()
+        return losses.detach(), hits_of(logits.detach(), labels).sum()
 
     def train_epoch(self, digits: mnist.Digits, most_steps: int | None = None) -> tuple[float, float]:
         """One pass over the digits. Returns mean loss and accuracy (0..1). UserError when training has failed."""
@@ -156,7 +172,7 @@ class Trainer:
             self.step += 1
             if done % CHECK_EVERY == 0 or done == len(indices):
                 mean = losses.item() / done
-                check_loss(mean, self.step, self.opt.lr)
+                check_loss(mean, self.step, self.opt.lr, math.inf if self.strings else GUESSING)
                 accuracy = hits.item() / (done * len(index))
                 bar.set_postfix_str(f"loss {mean:.4f}, accuracy {100 * accuracy:.2f} %, rate {rate:.1e}")
         self.epoch += 1
@@ -224,18 +240,23 @@ def start_or_resume(opt: options.Options, given: set[str]) -> tuple[options.Opti
 def written(digits: mnist.Digits, count: int, seed: int, opt: options.Options, plain: int = 1) -> mnist.Digits:
     """The digits, `plain` times each, and after them what segmentation cuts out of `count` pages written with them.
 
-    What is no digit is left out for a network without an output for it. UserError when the cache can't be written.
+    Of a network that reads strings, strips alone. What is no digit is left out for a network without an output for it.
+    UserError when the cache can't be written.
     """
     images, labels = digits.images.numpy(), digits.labels.numpy()
+    make = pages.write_strips if opt.arch == "strings" else pages.cut_pages
     if opt.dry_run:
-        patches, truth = pages.cut_pages(range(4), images, labels, seed)
+        patches, truth = make(range(4), images, labels, seed)
     else:
-        patches, truth = pages.written(count, images, labels, seed, opt.runs_dir)
+        patches, truth = pages.written(count, images, labels, seed, opt.runs_dir, make)
+    source = f"{digits.source}, and {count} pages"
+    if opt.arch == "strings":
+        return mnist.Digits(torch.from_numpy(patches), torch.from_numpy(truth), source)
     known = truth < ARCHITECTURES[opt.arch].outputs
     images, labels = torch.from_numpy(patches[known]), torch.from_numpy(truth[known])
     images = torch.cat((*(digits.images,) * plain, images))
     labels = torch.cat((*(digits.labels,) * plain, labels))
-    return mnist.Digits(images, labels, f"{digits.source}, and {count} pages")
+    return mnist.Digits(images, labels, source)
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
@@ -244,7 +265,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger, "On calibration of modern neural networks", ICML 2017, section 4.2.
     """
     candidates = torch.logspace(-1, 1, 201)
-    losses = [functional.cross_entropy(logits / float(t), labels).item() for t in candidates]
+    losses = [losses_of(logits / float(t), labels).mean().item() for t in candidates]
     return float(candidates[losses.index(min(losses))])
 
 
@@ -257,7 +278,7 @@ def cooled(network: nn.Module, temperature: float) -> dict[str, Tensor]:
     last = [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear)][-1]
     for name in (f"{last}.weight", f"{last}.bias"):
         state[name] /= temperature
-    state[f"{last}.bias"][NOT_A_DIGIT:] += math.log(RARER)
+    state[f"{last}.bias"][NOT_A_DIGIT : NOT_A_DIGIT + 1] += math.log(RARER)
     return state
 
 
@@ -290,6 +311,8 @@ def train(opt: options.Options, given: set[str]) -> None:
     if not asked and not opt.pages and "subset" in digits.source:  # with pages an epoch is long enough
         opt.epochs *= SUBSET_TIMES
     print(opt.describe(options.train_parser()))
+    if opt.arch == "strings" and not opt.pages:
+        raise UserError("--arch strings learns from strings on pages alone: let --pages be 1 or more")
     training, validation = mnist.split_validation(digits, opt.validation)
     if opt.pages:
         training = written(training, opt.pages, opt.seed, opt, PLAIN)
@@ -342,8 +365,8 @@ def train(opt: options.Options, given: set[str]) -> None:
             if len(validation):
                 logits = predict(trainer.network, validation.images)
                 temperature = fit_temperature(logits, validation.labels)
-                validation_loss = functional.cross_entropy(logits / temperature, validation.labels).item()
-                misses = int((logits.argmax(1) != validation.labels).sum())
+                validation_loss = losses_of(logits / temperature, validation.labels).mean().item()
+                misses = int((~hits_of(logits, validation.labels)).sum())
                 judged = 1 - misses / len(validation)
                 row |= {"validation_loss": f"{validation_loss:.5f}", "validation_accuracy": f"{judged:.5f}"}
                 row["validation_misses"] = misses

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import pickle
 import signal
@@ -13,14 +14,16 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, assert_one_line_error, start
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.nn import functional
 
 import mnist
 import options
 import train
-from LeNet_5 import LeNet_5, build
-from test import reliability
-from utils import CHECKPOINT_FORMAT, UserError, load_checkpoint, load_model, predict, save_checkpoint, write_atomically
+from LeNet_5 import LeNet_5, build, spelled, string_losses
+from test import probabilities, reliability
+from utils import CHECKPOINT_FORMAT, UserError, load_checkpoint, load_model, save_checkpoint, write_atomically
 
 LAYERS_OF_1998 = ("c1", "s2", "c3", "s4", "c5", "f6")
 QUICK = ("--batch_size", "16", "--validation", "100", "--lr", "0.003")
@@ -81,6 +84,34 @@ def test_every_network_takes_a_batch(arch, outputs):
     assert sum(p.numel() for p in model.parameters()) <= 1_000_000
 
 
+def test_a_network_that_reads_strings_sees_the_same_wherever_it_stands():
+    model = build("strings").eval()
+    ink = torch.rand(2, 1, 28, 40)
+    with torch.inference_mode():
+        near, far = (model(functional.pad(ink, (left, 100 - left))) for left in (40, 46))
+    assert near.shape == (2, (140 - 34) // 2, 12)
+    assert torch.allclose(near[:, :-3], far[:, 3:], atol=1e-5)  # three columns on, and no edge makes a difference
+
+
+def test_strings_are_spelled_without_repetitions():
+    columns = torch.tensor([[11, 1, 1, 11, 1, 2, 2], [11] * 7, [10, 3, 3, 3, 11, 11, 3]])
+    logits = functional.one_hot(columns, 12).float()
+    assert [[sign for sign in row if sign != 11] for row in spelled(logits).tolist()] == [[1, 1, 2], [], [10, 3, 3]]
+    right = train.hits_of(logits, torch.tensor([[1, 1, 2], [11, 11, 11], [10, 3, 11]]))
+    assert right.tolist() == [True, True, False]
+
+
+@given(st.integers(0, 2**32 - 1), st.lists(st.integers(0, 10), min_size=1, max_size=3))
+def test_a_strings_probability_is_that_of_all_ways_to_write_it(seed, text):
+    logits = torch.randn(1, 4, 12, generator=torch.Generator().manual_seed(seed))
+    shares = torch.softmax(logits[0], 1)
+    ways = itertools.product(sorted({*text, 11}), repeat=4)  # what each of the four columns says
+    spelt = ((way, [sign for sign, _ in itertools.groupby(way) if sign != 11]) for way in ways)
+    total = sum(shares[range(4), way].prod() for way, signs in spelt if signs == text)
+    label = torch.tensor([text + [11] * (3 - len(text))])
+    assert string_losses(logits, label).neg().exp().item() == pytest.approx(float(total), rel=1e-3, abs=1e-9)
+
+
 def test_confidences_are_calibrated():
     torch.manual_seed(0)
     labels = torch.randint(10, (4000,))
@@ -109,6 +140,18 @@ def test_the_reader_learns_from_pages_too(subset_png, script, tmp_path):
     assert tested.returncode == 0, tested.stderr
     assert "none" in tested.stdout and "calibration error" in tested.stdout
     assert (tmp_path / "reliability.png").stat().st_size > 1000
+
+
+def test_a_network_learns_to_read_strings(subset_png, script, tmp_path):
+    arguments = ("--arch", "strings", "--pages", 4, "--epochs", 1, "--runs_dir", tmp_path, "--data", subset_png)
+    done = script("train.py", *arguments, "--name", "s", *QUICK)
+    assert done.returncode == 0, done.stderr
+    saved = load_checkpoint(tmp_path / "s")
+    assert saved["arch"] == "strings" and 3 * 40 < saved["data"]["train"] <= 4 * 40
+    tested = script("test.py", "--weights", tmp_path / "s", "--data", subset_png, "--output", tmp_path)
+    assert tested.returncode == 0, tested.stderr
+    assert "none" in tested.stdout and "misses of" in tested.stdout
+    assert_one_line_error(script("train.py", *arguments[:2], "--pages", 0, "--data", subset_png), "--pages")
 
 
 def test_a_reader_that_is_resumed_is_the_one_that_it_would_have_been(subset_png, script, tmp_path):
@@ -268,13 +311,15 @@ def test_training_is_the_same_for_the_same_seed(subset_png, augment):
     assert not torch.equal(weights(1), weights(2))
 
 
-@pytest.mark.parametrize("name, arch", [("article", "article"), ("lenet1998", "1998"), ("reader", "reader")])
+@pytest.mark.parametrize(
+    "name, arch", [("article", "article"), ("lenet1998", "1998"), ("reader", "reader"), ("strings", "strings")]
+)
 def test_the_weights_that_come_along_read_digits_that_no_training_saw(name, arch):
     model, checkpoint = load_model(ROOT / "weights" / f"{name}.pt")
     assert checkpoint["arch"] == arch
     images, labels = mnist.load_subset()
     rows = mnist.sample_indices()
-    read = predict(model, torch.from_numpy(images[rows])).argmax(1).numpy()
+    read = probabilities(model, torch.from_numpy(images[rows]), 200).argmax(1).numpy()
     assert (read != labels[rows]).sum() <= 5  # of 200
 
 
