@@ -135,7 +135,7 @@ def demo(opt: options.Options) -> int:
     check_output(opt.output, pictures)
     for folder in filter(None, (opt.output, opt.debug)):
         prepare_folder(folder)
-    recognizer = Recognizer(options.weights_paths(opt)[0], opt.device, opt.min_confidence)
+    recognizer = Recognizer(options.weights_paths(opt)[0], opt.device, opt.min_confidence, strings=opt.strings)
     images: list[dict] = []
 
     def save() -> None:

@@ -333,7 +333,7 @@ def demo_realtime(opt: options.Options) -> int:
     cv2.setNumThreads(1)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill ends as Ctrl-C does
-    recognizer = Recognizer(options.weights_paths(opt)[0], opt.device, remember=True)
+    recognizer = Recognizer(options.weights_paths(opt)[0], opt.device, remember=True, strings=opt.strings)
     capture = Capture(opt.source, not opt.headless, opt.retry, opt.mirror, opt.rotate)
     live = Live(opt, capture, recognizer)
     started = time.perf_counter()

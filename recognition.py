@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from LeNet_5 import DIGITS, NOT_A_DIGIT
+from LeNet_5 import DIGITS, NOT_A_DIGIT, NOTHING, LeNet_5_Strings, spelled, string_losses
+from options import DEFAULT_STRINGS
 from segmentation import PATCH, Found, find, patches
 from touching import ACCEPTED, SURE, likeliest, reread, reweighted
-from utils import find_checkpoint, load_model, multiplies_bf16, pick_device, predict, sha256
+from utils import UserError, find_checkpoint, load_model, multiplies_bf16, pick_device, predict, sha256
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,9 @@ class Reading:
 
 USUAL = 0.23  # of what segmentation finds on a page is no digit (train.py's RARER: 0.3 to 1)
 CAUTION = 2.3  # times that "not a digit" counts for likelier than it is: a false digit is worse than one not read
-ALIKE = 12.0  # of 255: two patches that differ less than that (root of the mean square) are the same to the eye
+# Of 255, root of the mean square: patches that differ less are the same but for the sensor's noise. Were it more, a
+# digit misread on a page that moves slowly would stay misread.
+ALIKE = 3.0
 
 
 def _flat(patches: np.ndarray) -> np.ndarray:
@@ -81,7 +84,7 @@ def _flat(patches: np.ndarray) -> np.ndarray:
 
 
 def _nearest(pixels: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each of N flat patches the most similar of M seen ones: its number, and whether it is the same to the eye."""
+    """For each of N flat patches the most similar of M seen ones: its number, and whether only noise differs."""
     if not len(seen):
         return np.zeros(len(pixels), int), np.zeros(len(pixels), bool)
     apart = (pixels**2).sum(1)[:, None] - 2 * pixels @ seen.T + (seen**2).sum(1)  # |a - b|^2 of all pairs at once
@@ -122,16 +125,29 @@ class Recognizer:
     """A trained network that reads pictures."""
 
     def __init__(
-        self, weights: str | Path, device: str = "auto", min_confidence: float = 0.0, remember: bool = False
+        self,
+        weights: str | Path,
+        device: str = "auto",
+        min_confidence: float = 0.0,
+        remember: bool = False,
+        strings: str | Path | None = DEFAULT_STRINGS,
     ) -> None:
         """weights: checkpoint file or run folder. min_confidence: 0..1, below it a box is not read. remember: for live
-        pictures, what looks as in the picture before is not read again.
+        pictures, what looks as in the picture before is not read again. strings: of the network that reads touching
+        digits whole; None: only cuts take them apart.
 
         UserError for a checkpoint or device that can't be used.
         """
         self.file = find_checkpoint(Path(weights))
         self.device = pick_device(device)
         self.model, self.checkpoint = load_model(self.file, self.device)
+        if isinstance(self.model, LeNet_5_Strings):
+            raise UserError(f"{self.file} reads strings, not single digits; give it as --strings")
+        self.strings = None
+        if strings is not None:
+            self.strings, _ = load_model(find_checkpoint(Path(strings)), self.device)
+            if not isinstance(self.strings, LeNet_5_Strings):
+                raise UserError(f"{strings} reads single digits, not strings; give it as --weights")
         if self.device.type == "cpu" and multiplies_bf16(self.device):
             self.model.to(torch.bfloat16)  # half the time, and about as many of MNIST's test digits misread
         self.min_confidence, self.remember = min_confidence, remember
@@ -201,7 +217,18 @@ class Recognizer:
         return again, theirs
 
     def _reread(self, found: Found, beliefs: np.ndarray) -> tuple[Found, np.ndarray]:
-        return reread(found, beliefs, self.classify, partial(odds_in_context, beliefs, found.lines))
+        spell = None if self.strings is None else self.spell
+        return reread(found, beliefs, self.classify, partial(odds_in_context, beliefs, found.lines), spell)
+
+    @torch.inference_mode()
+    def spell(self, strip: np.ndarray, text: list[int]) -> tuple[list[int], float, float]:
+        """What is read on a strip (28 x W uint8) whole: its signs, their log probability, and that of `text`."""
+        logits = predict(self.strings, torch.from_numpy(strip)[None].to(self.device)).cpu()
+        signs = [sign for sign in spelled(logits)[0].tolist() if sign != NOTHING]
+        labels = torch.full((2, max(1, len(signs), len(text))), NOTHING)
+        for row, string in zip(labels, (signs, text)):
+            row[: len(string)] = torch.tensor(string)
+        return signs, *(-string_losses(logits.expand(2, -1, -1), labels)).tolist()
 
     @torch.inference_mode()
     def activations(self, patch: np.ndarray) -> dict[str, np.ndarray]:

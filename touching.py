@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from LeNet_5 import NOT_A_DIGIT
-from segmentation import Found, Part, patches
+from segmentation import Found, Part, patches, strip
 
 CUTS = 16  # at most, for each square of a component
 THROUGH = 0.2, 0.35, 0.5, 0.65, 0.8  # of the height: rows through whose places paths are looked for
@@ -35,8 +35,12 @@ ACCEPTED = 0.4  # probability that the digits of a new grouping must have: what 
 LETTER = 0.85, 1.1  # heights: of touching digits 2 % are narrower than the first, of letters 1 % wider than the second
 PARALLEL = 25  # degrees: of MNIST's 1s six in ten pairs lean that much alike, of V, M and ^ no strokes do
 LEAST = 1e-3  # probability: one bad piece is enough
+SPELT = 2.0  # nats: how much likelier than what the cuts say a string has to be to stand in its place
 Context = Callable[[np.ndarray], np.ndarray]  # which parts may be one thing, N, to N odds of "not a digit"
 Judge = Callable[[np.ndarray], np.ndarray]  # patches M x 28 x 28 uint8 to M x 11 probabilities
+# A strip (28 x W uint8) and what cuts make of it, to what a network reads there: signs, their log probability, and that
+# of the cuts' reading.
+Speller = Callable[[np.ndarray, list[int]], tuple[list[int], float, float]]
 
 
 def cuts(ink: np.ndarray, height: float) -> np.ndarray:
@@ -157,6 +161,26 @@ def best_grouping(groups: list[tuple[int, int]], probabilities: np.ndarray, coun
     return [places[step] for step in path]
 
 
+def spelled_grouping(groups: list[tuple[int, int]], beliefs: np.ndarray, count: int, text: list[int]) -> list[int]:
+    """Which groups (places in the list) cover all `count` pieces and are most probably this text; empty: none can be.
+
+    beliefs: M x 11 probabilities of the groups. As `best_path`, but with as many groups as the text has digits.
+    """
+    scores = np.log(np.maximum(beliefs[:, text], LEAST))
+    reached: dict[int, tuple[float, list[int]]] = {0: (0.0, [])}  # after so many pieces: the best sum, and its groups
+    for k in range(len(text)):
+        before, reached = reached, {}
+        for place, (first, end) in enumerate(groups):
+            if first not in before:
+                continue
+            total, path = before[first]
+            for at, price in ((end, 0.0), (end - 1, SHARED)):
+                score = total + scores[place, k] + price
+                if at > first and (at == end or end < count) and score > reached.get(at, (-math.inf,))[0]:
+                    reached[at] = score, [*path, place]
+    return reached.get(count, (0.0, []))[1]
+
+
 def chains(found: Found, probabilities: np.ndarray) -> list[list[int]]:
     """The digits (their numbers) that have to be looked at again: wide or low doubtful ones, with close neighbours.
 
@@ -258,7 +282,9 @@ def _within(inner: tuple[int, int, int, int], outer: tuple[int, int, int, int]) 
     return inner[0] >= outer[0] and inner[1] >= outer[1] and inner[2] <= outer[2] and inner[3] <= outer[3]
 
 
-def regroup(found: Found, beliefs: np.ndarray, judge: Judge, context: Context) -> tuple[Found, np.ndarray]:
+def regroup(
+    found: Found, beliefs: np.ndarray, judge: Judge, context: Context, spell: Speller | None
+) -> tuple[Found, np.ndarray]:
     """What was found, with neighbouring pieces grouped anew where they read better so. In and out as `reread`."""
     probabilities = likeliest(beliefs)[1]
     again = chains(found, probabilities) if (probabilities < SURE).any() else []
@@ -280,19 +306,33 @@ def regroup(found: Found, beliefs: np.ndarray, judge: Judge, context: Context) -
         drawn.append(patches(found.ink, list(groups.values()), slopes, reduce(Part.merged, pieces)))
         # Among letters a cut has to be surer; among digits it must still prove itself.
         their_odds += [max(1.0, odds[chain[0]])] * len(groups)
-    theirs = judge(np.concatenate(drawn))
-    their_digits, their_probabilities = likeliest(reweighted(theirs, np.array(their_odds)))
+    theirs, odds_of = judge(np.concatenate(drawn)).copy(), np.array(their_odds)
+    their_digits, their_probabilities = likeliest(reweighted(theirs, odds_of))
     entries = [[(found.digits[i], found.lines[i], found.slopes[i], beliefs[i])] for i in range(len(beliefs))]
     start = 0
     for chain, (groups, count) in zip(again, lattices):
         place = np.arange(start, start + len(groups))
         start += len(groups)
-        kept = [place[k] for k in best_grouping(list(groups), their_probabilities[place], count)]
+        kept = place[best_grouping(list(groups), their_probabilities[place], count)]
+        uncut = [parts[k].box for k in kept] == [found.digits[i].box for i in chain]
+        if spell is not None and not uncut:  # what nobody had to cut the other network knows better
+            whole = reduce(Part.merged, [found.digits[i] for i in chain])
+            text = their_digits[kept].tolist()
+            signs, likely, as_cut = spell(strip(found.ink, whole, found.slopes[chain[0]]), text)
+            if likely > as_cut + SPELT and likely > math.log(0.5):
+                spelt = spelled_grouping(list(groups), theirs[place], count, signs)
+                if spelt:
+                    kept, text, as_cut = place[spelt], signs, likely
+            # Either the string is right, or each piece is what it looks like. A sign alone is the other network's.
+            share = math.exp(as_cut) if len(text) > 1 else 0.0
+            theirs[kept] *= 1 - share
+            theirs[kept, text] += share
+            their_digits[kept], their_probabilities[kept] = likeliest(reweighted(theirs[kept], odds_of[kept]))
         width = sum(found.digits[i].width for i in chain)
         maybe_letter = not digits_around[chain[0]] and width < LETTER[1] * heights[chain[0]]
         strokes = maybe_letter and (their_digits[kept] == 1).all() and not _parallel([parts[k] for k in kept])
         accepted = their_probabilities[kept] >= ACCEPTED  # among digits most are enough: the others stay unread
-        if kept and not strokes and (accepted.all() or (digits_around[chain[0]] and accepted.mean() > 0.5)):
+        if len(kept) and not strokes and (accepted.all() or (digits_around[chain[0]] and accepted.mean() > 0.5)):
             for i in chain:
                 entries[i] = []
             line, slope = found.lines[chain[0]], found.slopes[chain[0]]
@@ -301,14 +341,16 @@ def regroup(found: Found, beliefs: np.ndarray, judge: Judge, context: Context) -
     return replace(found, digits=list(new_parts), lines=np.array(lines), slopes=np.array(slopes)), np.array(beliefs)
 
 
-def reread(found: Found, beliefs: np.ndarray, judge: Judge, context: Context) -> tuple[Found, np.ndarray]:
+def reread(
+    found: Found, beliefs: np.ndarray, judge: Judge, context: Context, spell: Speller | None = None
+) -> tuple[Found, np.ndarray]:
     """What was found, with touching digits taken apart and broken ones put together where that reads better.
 
     beliefs: what the network makes of each part, N x 11 probabilities, the last of "not a digit". judge: gives the same
     of candidates' patches (M x 28 x 28 uint8). context: recognition.odds_in_context, of its `units`. The first two
     again, as they are now.
     """
-    return complete(*regroup(found, beliefs, judge, context), judge)
+    return complete(*regroup(found, beliefs, judge, context, spell), judge)
 
 
 def likeliest(beliefs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -74,6 +74,7 @@ STAGES = {  # what is switched off: where, which name, what stands in for it
     "slope": (segmentation, "_slope", lambda *_: segmentation.LEVEL),
     "pen brought near MNIST's": (segmentation, "PEN", (0.0, 99.0)),
     "touching digits taken apart": (touching, "regroup", lambda found, beliefs, *_: (found, beliefs)),
+    "strings read whole": (Recognizer, "spell", lambda *_: ([], -math.inf, -math.inf)),
     "doubtful digits completed": (touching, "complete", lambda found, beliefs, *_: (found, beliefs)),
     "both of these": (recognition, "reread", lambda found, beliefs, *_: (found, beliefs)),
     "what stands around": (recognition, "odds_in_context", lambda beliefs, *_: np.ones(len(beliefs))),

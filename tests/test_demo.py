@@ -212,6 +212,8 @@ def test_sources_that_are_not_there_are_said(tmp_path, script):
     assert_one_line_error(script("demo.py", tmp_path / "empty", *out), "no pictures")
     assert_one_line_error(script("demo.py", f"{tmp_path}/*.jpg", *out), "no pictures")
     assert_one_line_error(script("demo.py", "--weights", tmp_path / "none.pt", *out), "none.pt")
+    assert_one_line_error(script("demo.py", "--strings", options.DEFAULT_WEIGHTS, *out), "reader.pt", "--weights")
+    assert_one_line_error(script("demo.py", "--weights", options.DEFAULT_STRINGS, *out), "strings.pt", "--strings")
     with pytest.raises(UserError):
         find_pictures([str(tmp_path / "nothing")], tmp_path)
 

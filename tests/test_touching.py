@@ -16,7 +16,7 @@ import pages
 import paper
 import touching
 from recognition import Recognizer
-from segmentation import GREY, find, patches, whole
+from segmentation import GREY, PATCH, SEEN, STRIP, find, patches, strip, whole
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +43,49 @@ def test_no_way_of_cutting_without_overlap_is_better_than_the_best_path(case):
     reached = sum(scores[step] for step in path) + shared * touching.SHARED
     assert reached >= max(map(total, every)) - 1e-9 and 0 <= shared < count
     assert all(before[1] - after[0] in (0, 1) for before, after in zip(path, path[1:]))
+
+
+@given(
+    st.integers(1, 5).flatmap(lambda n: st.tuples(st.just(n), st.lists(st.floats(0, 1), min_size=30, max_size=30))),
+    st.integers(1, 4),
+)
+def test_no_grouping_without_overlap_is_likelier_to_be_a_text(case, digits_of_it):
+    count, values = case
+    groups = [(a, b) for a in range(count) for b in range(a + 1, count + 1)]
+    beliefs = np.resize(values, (len(groups), 11))
+    text = [3, 1, 4, 1][:digits_of_it]
+    places = touching.spelled_grouping(groups, beliefs, count, text)
+    scores = np.log(np.maximum(beliefs, touching.LEAST))
+
+    def total(steps: list[tuple[int, int]]) -> float:
+        return sum(scores[groups.index(step), digit] for step, digit in zip(steps, text))
+
+    ends = [[0, *c, count] for c in itertools.combinations(range(1, count), digits_of_it - 1)]
+    every = [list(zip(cut, cut[1:])) for cut in ends]
+    if not places:
+        assert not every
+        return
+    path = [groups[place] for place in places]
+    shared = sum(before[1] - after[0] for before, after in zip(path, path[1:]))
+    assert len(path) == len(text) and path[0][0] == 0 and path[-1][1] == count
+    assert total(path) + shared * touching.SHARED >= max(map(total, every), default=-np.inf) - 1e-9
+
+
+def test_a_strip_is_the_same_for_any_size_and_slope():
+    strips = []
+    for size, slope in ((30, 0.0), (30, 0.3), (400, -0.2)):
+        ink = np.zeros((5 * size, 5 * size), np.uint8)
+        middle, along = np.array([2.5 * size] * 2), 0.55 * size * np.array([np.cos(slope), np.sin(slope)])
+        for end in (middle - along, middle + along):
+            cv2.circle(ink, np.rint(end).astype(int).tolist(), size // 2, 255, max(2, size // 8))
+        strips.append(strip(ink, whole(ink), slope).astype(int))
+        assert strips[-1].shape[0] == PATCH and strips[-1].shape[1] % 2 == 0
+        rows, columns = (np.flatnonzero((strips[-1] > 100).any(axis)) for axis in (1, 0))
+        assert abs(np.ptp(rows) + 1 - STRIP) <= 2
+        assert min(columns[0], strips[-1].shape[1] - 1 - columns[-1]) >= SEEN / 2 - 2  # paper for what a column sees
+    width = max(n.shape[1] for n in strips)
+    first, *others = (np.pad(n, ((0, 0), ((width - n.shape[1]) // 2,) * 2)) for n in strips)
+    assert all(np.abs(first - other).mean() < 12 for other in others)
 
 
 def test_a_cut_goes_where_two_discs_touch():
@@ -81,6 +124,15 @@ def test_strings_of_touching_digits_are_read(digits, reader, count, least):
         page, text = pages.string_page(np.random.default_rng([k, count]), *digits, count)
         right += reader.read(page.picture).lines == [text]
     assert right / 40 >= least
+
+
+def test_a_string_read_whole_helps_where_no_cut_does(digits, reader):
+    only_cuts = Recognizer(options.DEFAULT_WEIGHTS, "cpu", min_confidence=0.4, strings=None)
+    right = np.zeros(2, int)
+    for k in range(60):
+        page, text = pages.string_page(np.random.default_rng([k, 3]), *digits, 3)
+        right += [recognizer.read(page.picture).lines == [text] for recognizer in (reader, only_cuts)]
+    assert right[0] > right[1]
 
 
 def test_1s_that_touch_are_1s_and_the_strokes_of_a_v_are_none(digits, reader):
