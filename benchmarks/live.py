@@ -2,6 +2,7 @@
 
     python benchmarks/live.py                   400 frames at 640x480: lines right; frames a second, and of a still page
     python benchmarks/live.py --size 1920x1080 --seeds 3
+    python benchmarks/live.py --room                the page held up before a cluttered room
     python benchmarks/live.py --write clip.avi      only write the clip, for demo_realtime.py --source clip.avi
 
 The page shakes, slides, turns and tilts, the light changes, a shadow passes, quick moves blur, the sensor is noisy. Its
@@ -19,10 +20,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 import cv2
 import numpy as np
 import torch
+from test_scenes import room
 
 import mnist
 import options
@@ -32,6 +35,7 @@ from tracking import Tracker
 from utils import run_script
 
 FPS = 30
+TABLE = 62, 70, 74  # what is around the page: BGR
 SETTLED = 10  # frames that a reader may take before it is judged
 
 
@@ -44,8 +48,13 @@ def wander(rng: np.random.Generator, frames: int, period: float) -> np.ndarray:
     return knots[first] * (1 - t) + knots[first + 1] * t
 
 
-def clip(frames: int, size: tuple[int, int] = (640, 480), seed: int = 0, moved: float = 1.0) -> Iterator[paper.Page]:
-    """Frames (their `picture`, and what is written: `lines`) of a page moved by hand; moved: 0 where it lies still."""
+def clip(
+    frames: int, size: tuple[int, int] = (640, 480), seed: int = 0, moved: float = 1.0, in_room: bool = False
+) -> Iterator[paper.Page]:
+    """Frames (their `picture`, and what is written: `lines`) of a page moved by hand; moved: 0 where it lies still.
+
+    in_room: before a cluttered room instead of a plain table.
+    """
     rng = np.random.default_rng(seed)
     images, labels = mnist.load_subset()
     rows = mnist.sample_indices()
@@ -58,11 +67,12 @@ def clip(frames: int, size: tuple[int, int] = (640, 480), seed: int = 0, moved: 
     )
     slide_y, shake_y = moved * wander(rng, frames, 0.8), moved * wander(rng, frames, 0.1)
     passing = (np.arange(frames) / FPS % 5) / 2.5 - 0.5  # a shadow every five seconds, for two and a half
+    around = room(np.random.default_rng(100 + seed), size) if in_room else TABLE
     last = None
     for k in range(frames):
         shift = 0.05 * slide[k] + 0.01 * shake[k], 0.05 * slide_y[k] + 0.01 * shake_y[k]
         matrix = paper.turned(size, 8 * turn[k], (0.1 * tilt[k], 0.1 * lean[k]), 0.78 + 0.05 * zoom[k], shift)
-        seen = paper.view(page, matrix, size, (62, 70, 74))
+        seen = paper.view(page, matrix, size, around)
         picture = paper.light(seen.picture, low=0.55 + 0.25 * lamp[k], degrees=60 * float(slide[k]))
         if moved and -0.3 < passing[k] < 1.3:
             x = float(passing[k])
@@ -124,19 +134,20 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--frames", type=int, default=400, metavar="N", help="of each clip (default: %(default)s)")
     parser.add_argument("--size", default="640x480", metavar="WxH", help="default: %(default)s")
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="clips (default: %(default)s)")
+    parser.add_argument("--room", action="store_true", help="before a cluttered room instead of a plain table")
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the first clip as a video, measure nothing")
     opt = parser.parse_args(argv)
     size = tuple(int(n) for n in opt.size.split("x"))
 
     def body() -> None:
         if opt.write:
-            write(opt.write, (page.picture for page in clip(opt.frames, size)))
+            write(opt.write, (page.picture for page in clip(opt.frames, size, in_room=opt.room)))
             return
         torch.set_num_threads(1)
-        recognizer = Recognizer(opt.weights, "cpu", min_confidence=0.0)
+        recognizer = Recognizer(opt.weights, "cpu", min_confidence=0.0, remember=True)
         print("seed   frames   lines right: steady   frame by frame   false digits a frame: steady   frame by frame")
         for seed in range(opt.seeds):
-            pages = list(clip(opt.frames, size, seed))
+            pages = list(clip(opt.frames, size, seed, in_room=opt.room))
             steady, false, judged = judge(recognizer, iter(pages), Tracker(0.5))
             single = Recognizer(opt.weights, "cpu", min_confidence=0.5)
             alone, flashes, _ = judge(single, iter(pages), None)
@@ -147,7 +158,7 @@ def main(argv: list[str] | None = None) -> int:
         with tempfile.TemporaryDirectory() as folder:
             video = Path(folder) / "clip.avi"
             for name, moved in (("moved by hand", 1.0), ("lying still", 0.0)):
-                write(video, (page.picture for page in clip(opt.frames, size, moved=moved)))
+                write(video, (page.picture for page in clip(opt.frames, size, moved=moved, in_room=opt.room)))
                 for also, more in (("", ()), (" --record", ("--record", str(Path(folder) / "out.avi")))):
                     rates = [frames_a_second(video, "--weights", str(opt.weights), *more) for _ in range(3)]
                     print(
