@@ -241,7 +241,8 @@ def string_losses(logits: Tensor, labels: Tensor) -> Tensor:
 
     The sum over all ways to place the signs among the T columns (Graves et al. 2006).
     """
-    steps, signs = torch.full((len(labels),), logits.shape[1]), (labels != NOTHING).sum(1)
+    signs = (labels != NOTHING).sum(1)
+    steps = torch.full_like(signs, logits.shape[1])
     log_shares = functional.log_softmax(logits.float(), 2).transpose(0, 1)
     return functional.ctc_loss(log_shares, labels, steps, signs, blank=NOTHING, reduction="none")
 

@@ -315,7 +315,7 @@ def regroup(
         start += len(groups)
         kept = place[best_grouping(list(groups), their_probabilities[place], count)]
         uncut = [parts[k].box for k in kept] == [found.digits[i].box for i in chain]
-        if spell is not None and not uncut:  # what nobody had to cut the other network knows better
+        if spell is not None and len(kept) and not uncut:  # what nobody had to cut the other network knows better
             whole = reduce(Part.merged, [found.digits[i] for i in chain])
             text = their_digits[kept].tolist()
             signs, likely, as_cut = spell(strip(found.ink, whole, found.slopes[chain[0]]), text)
