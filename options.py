@@ -232,7 +232,7 @@ def train_parser() -> Parser:
         "--augment",
         choices=("affine", "elastic", "strip", "none"),
         help="how each batch is varied; affine: turned, scaled, moved; elastic: also slanted, bent, strokes thicker "
-        f"and thinner; strip: the same, but turned less {_recipes('augment')}",
+        f"and thinner; strip: as affine, but turned less, and slanted {_recipes('augment')}",
     )
     data.add_argument(
         "--pages",

@@ -954,7 +954,7 @@ def patches(ink: np.ndarray, parts: list[Part], slopes: np.ndarray, cut_from: Pa
     grow = np.minimum(np.maximum(thick, PEN[0]), PEN[1]) - thick
     scales = FINE * np.minimum(BOX - grow, PATCH) / extents
     sizes = np.array([(part.width, part.height) for part in parts])
-    strip, places, centres = _strip(ink, parts, sizes, 1 // np.minimum(scales, 1))
+    stacked, places, centres = _stacked(ink, parts, sizes, 1 // np.minimum(scales, 1))
     # Matrices, N x 2 x 3: each digit is turned, made `scales` times as large, and its centre the patch's.
     across, down = (scales[:, None] * sizes / places[:, 1:]).T
     matrices = np.empty((len(parts), 2, 3))
@@ -967,18 +967,17 @@ def patches(ink: np.ndarray, parts: list[Part], slopes: np.ndarray, cut_from: Pa
     drawn = np.empty((len(parts) * side, side), np.uint8)
     for place, i in zip(range(0, len(drawn), side), order.tolist()):
         top, width, height = places[i].tolist()
-        digit = strip[top : top + height, :width]
+        digit = stacked[top : top + height, :width]
         cv2.warpAffine(digit, matrices[i], (side, side), drawn[place : place + side])
     for swell in set(pens.tolist()) - {0}:
-        pen = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (1 + abs(swell),) * 2)
         start, end = pens[order].searchsorted([swell, swell + 1]) * side
-        drawn[start:end] = (cv2.dilate if swell > 0 else cv2.erode)(drawn[start:end], pen)
+        drawn[start:end] = _swollen(drawn[start:end], swell)
     if cut_from is not None:
         x0, y0, x1, y1 = cut_from.box
         rest = cv2.bitwise_and(ink[y0:y1, x0:x1], cv2.dilate(cut_from.mask, NEXT))
         rest = cv2.min(cv2.convertScaleAbs(rest, alpha=GREY / max(1.0, cv2.mean(rest, cut_from.mask)[0])), GREY)
         corners = np.array([part.box[:2] for part in parts])
-        matrices[:, :, :2] *= (places[:, 1:] / sizes)[:, None]  # of pixels of the ink, no longer of the strip
+        matrices[:, :, :2] *= (places[:, 1:] / sizes)[:, None]  # of pixels of the ink, no longer of the stacked
         matrices[:, :, 2] += (matrices[:, :, :2] @ ((x0, y0) - corners)[:, :, None])[..., 0]
         for place, i in zip(range(0, len(drawn), side), order.tolist()):
             piece = drawn[place : place + side]
@@ -1011,20 +1010,23 @@ def strip(ink: np.ndarray, part: Part, slope: float) -> np.ndarray:
     drawn = cv2.warpAffine(own, matrix, (FINE * width, FINE * PATCH))
     thick = part.stroke * scale
     swell = round(FINE * (min(max(thick, PEN[0]), PEN[1]) - thick))
-    if swell:
-        pen = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (1 + abs(swell),) * 2)
-        drawn = (cv2.dilate if swell > 0 else cv2.erode)(drawn, pen)
-    return cv2.resize(drawn, (width, PATCH), interpolation=cv2.INTER_AREA)
+    return cv2.resize(_swollen(drawn, swell), (width, PATCH), interpolation=cv2.INTER_AREA)
 
 
-def _strip(
+def _swollen(drawn: np.ndarray, swell: int) -> np.ndarray:
+    """What is drawn with a pen so many pixels thicker, or thinner where that is negative."""
+    pen = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (1 + abs(swell),) * 2)
+    return (cv2.dilate if swell > 0 else cv2.erode)(drawn, pen)
+
+
+def _stacked(
     ink: np.ndarray, parts: list[Part], sizes: np.ndarray, shrink: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The parts' ink, one below the other in one picture, so that what is done to each is done to all in one call.
 
-    sizes: N x 2, width and height of the parts; shrink: N, how many times smaller each is drawn. The strip, uint8, the
-    mean of each part's ink 255; N x 3 int, where in it each begins, its width and its height; N x 2 its centre of mass
-    (x, y), from its upper left corner.
+    sizes: N x 2, width and height of the parts; shrink: N, how many times smaller each is drawn. The picture, uint8,
+    the mean of each part's ink 255; N x 3 int, where in it each begins, its width and its height; N x 2 its centre of
+    mass (x, y), from its upper left corner.
     """
     sizes = np.maximum(1, np.rint(sizes / shrink[:, None])).astype(int)
     rows = np.append(0, (sizes[:, 1] + 1).cumsum())  # an empty row after each
@@ -1044,13 +1046,13 @@ def _strip(
     inked, area = np.add.reduceat(sums, rows[:-1], axis=1)
     levels = np.maximum(inked / np.maximum(area, 1), 1 / 255).astype(np.float32)  # mean of the ink, 0..1
     heights = sizes[:, 1] + 1
-    strip = cv2.min(grey / levels.repeat(heights)[:, None], 255)
-    weights = np.ones((strip.shape[1], 2), np.float32)
-    weights[:, 1] = np.arange(strip.shape[1])
-    mass, x = (strip @ weights).T
+    stacked = cv2.min(grey / levels.repeat(heights)[:, None], 255)
+    weights = np.ones((stacked.shape[1], 2), np.float32)
+    weights[:, 1] = np.arange(stacked.shape[1])
+    mass, x = (stacked @ weights).T
     y = mass * (np.arange(rows[-1]) - rows[:-1].repeat(heights))
     mass, *centres = np.add.reduceat([mass, x, y], rows[:-1], axis=1)
-    return strip.astype(np.uint8), places, (centres / np.maximum(mass, 1)).T
+    return stacked.astype(np.uint8), places, (centres / np.maximum(mass, 1)).T
 
 
 # 5. What happened

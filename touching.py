@@ -299,24 +299,24 @@ def regroup(
     lattices, parts, drawn, their_odds = [], [], [], []
     for chain in again:
         pieces = [found.digits[i] for i in chain]
+        whole = reduce(Part.merged, pieces)
         groups, count = candidates(found.ink, pieces, heights[chain[0]])
         slopes = [found.slopes[chain[0]]] * len(groups)
-        lattices.append((groups, count))
+        lattices.append((groups, count, whole))
         parts += groups.values()
-        drawn.append(patches(found.ink, list(groups.values()), slopes, reduce(Part.merged, pieces)))
+        drawn.append(patches(found.ink, list(groups.values()), slopes, whole))
         # Among letters a cut has to be surer; among digits it must still prove itself.
         their_odds += [max(1.0, odds[chain[0]])] * len(groups)
     theirs, odds_of = judge(np.concatenate(drawn)).copy(), np.array(their_odds)
     their_digits, their_probabilities = likeliest(reweighted(theirs, odds_of))
     entries = [[(found.digits[i], found.lines[i], found.slopes[i], beliefs[i])] for i in range(len(beliefs))]
     start = 0
-    for chain, (groups, count) in zip(again, lattices):
+    for chain, (groups, count, whole) in zip(again, lattices):
         place = np.arange(start, start + len(groups))
         start += len(groups)
         kept = place[best_grouping(list(groups), their_probabilities[place], count)]
         uncut = [parts[k].box for k in kept] == [found.digits[i].box for i in chain]
         if spell is not None and len(kept) and not uncut:  # what nobody had to cut the other network knows better
-            whole = reduce(Part.merged, [found.digits[i] for i in chain])
             text = their_digits[kept].tolist()
             signs, likely, as_cut = spell(strip(found.ink, whole, found.slopes[chain[0]]), text)
             if likely > as_cut + SPELT and likely > math.log(0.5):
@@ -347,8 +347,8 @@ def reread(
     """What was found, with touching digits taken apart and broken ones put together where that reads better.
 
     beliefs: what the network makes of each part, N x 11 probabilities, the last of "not a digit". judge: gives the same
-    of candidates' patches (M x 28 x 28 uint8). context: recognition.odds_in_context, of its `units`. The first two
-    again, as they are now.
+    of candidates' patches (M x 28 x 28 uint8). context: recognition.odds_in_context, of its `units`. spell: reads
+    touching digits whole; None: only cuts take them apart. The first two again, as they are now.
     """
     return complete(*regroup(found, beliefs, judge, context, spell), judge)
 
