@@ -53,6 +53,8 @@ CLEAR = 3.0  # pixels: what thinner ones of a small picture are enlarged to
 SLIM = 3.0  # strokes: no digit is shorter; the thickest of MNIST's has 3.9, a small and blurred one 3
 LEAST = 7  # pixels: the lowest raster in which ten digits differ (the 5 x 7 fonts)
 NOISY = 4  # of 255: where three quarters of all neighbours differ by that, noise has a deviation of 9: smoothed
+CROSSING = 2.4  # strokes: ink is hardly wider, not even where strokes cross
+CORNERS = 0.01  # of the picture, at least, is darker than its paper by a tenth and wider than ink: shadows
 CONTRAST = 0.08  # of the paper's brightness: fainter than that is no ink to the eye either
 
 
@@ -165,11 +167,12 @@ def find(image: np.ndarray, single: bool = False, stages: dict | None = None, fi
 
 
 def _find(image: np.ndarray, single: bool, stages: dict, fine: bool, sheets: bool) -> Found:
-    """As `find`; sheets: where the picture seems not to be all paper, a sheet of it is looked for."""
+    """As `find`; sheets: where the picture seems not to be all paper, a sheet of it is looked for. Else it is one."""
+    corners = sheets  # of shadows, are looked for: beside what may be a sheet everything is clearer without
     # Of the working area: a pen that is thick enough mostly needs no more than a quarter, in half of the time.
     for part in (1.0,) if fine or image.shape[0] * image.shape[1] <= WORK_AREA / 8 else (0.25, 1.0):
         page = _shrink(image, part)
-        ink, parts = _strokes(page, stages)
+        ink, parts = _strokes(page, stages, corners)
         if sheets and (found := _find_on_sheet(image, single, stages, fine, len(parts))):
             return found
         sheets = False
@@ -179,7 +182,7 @@ def _find(image: np.ndarray, single: bool, stages: dict, fine: bool, sheets: boo
         larger = min(CLEAR / stages["thickness"], (WORK_AREA / (page.shape[0] * page.shape[1])) ** 0.5)
         if parts and larger > 1.2:
             page = cv2.resize(page, None, fx=larger, fy=larger, interpolation=cv2.INTER_CUBIC)
-            ink, parts = _strokes(page, stages)
+            ink, parts = _strokes(page, stages, corners)
     rows: list[tuple[list[Part], float]] = []
     if parts:
         layout = Layout.of(parts)
@@ -353,11 +356,9 @@ def _dark(page: np.ndarray, bright_strokes: bool) -> np.ndarray:
     return cv2.min(cv2.min(first, second), third)
 
 
-def _ink(page: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
-    """How much darker than the paper around it each pixel is, whatever light and colour, and what of it is only noise.
-
-    Three H x W uint8: the ink, 0 = paper; what the paper's own texture and noise reach around each pixel; and the
-    background that was divided out, of the negative where strokes are bright. And whether they are.
+def _paper(page: np.ndarray) -> tuple[np.ndarray, np.ndarray, int, bool]:
+    """What tells the ink from its paper: the page as `_dark` gives it, H x W uint8, and the same at half its size; the
+    side of a window that is wider than strokes there; and whether strokes are bright.
     """
     height, width = page.shape[:2]
     step = max(1.0, min(height, width) / 120)
@@ -366,9 +367,19 @@ def _ink(page: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
     dark = _dark(page, bright_strokes)
     half = cv2.resize(dark, ((width + 1) // 2, (height + 1) // 2), interpolation=cv2.INTER_AREA)
     bound = _stroke_bound(_dark(small, bright_strokes))
-    side = max(3, round(bound * step))  # in `half` twice the bound: crossings are wider
+    return dark, half, max(3, round(bound * step)), bright_strokes  # in `half` twice the bound: crossings are wider
+
+
+def _ink(dark: np.ndarray, paper: np.ndarray, edge: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How much darker than the paper around it each pixel is, whatever light and colour, and what of it is only noise.
+
+    dark: as of `_paper`. paper: the same without ink, at half its size; edge: pixels of it that an edge of what is
+    darker is wide, at most. Three H x W uint8: the ink, 0 = paper; what the paper's own texture and noise reach around
+    each pixel; and the background that was divided out.
+    """
+    height, width = dark.shape
     # Eroded, as at the sheet's edge the table's darkness is no ink.
-    paper = cv2.erode(_close(half, side), np.ones((max(3, side // 4 | 1),) * 2, np.uint8))
+    paper = cv2.erode(paper, np.ones((max(3, edge | 1),) * 2, np.uint8))
     # Division makes noise grow in the dark: three times at most, then a deep shadow leaves its ink a little weaker.
     samples = paper[:: 1 + height // 64, :: 1 + width // 64].ravel()
     bright = np.partition(samples, 9 * len(samples) // 10)[9 * len(samples) // 10]
@@ -384,7 +395,32 @@ def _ink(page: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
         if np.partition(rough, len(rough) // 4)[len(rough) // 4] >= NOISY:
             ink = cv2.GaussianBlur(ink, (3, 3), 0)
     level, floor = (cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR) for small in _floor(ink))
-    return cv2.subtract(ink, level), cv2.subtract(floor, level), background, bright_strokes
+    return cv2.subtract(ink, level), cv2.subtract(floor, level), background
+
+
+def _with_corners(paper: np.ndarray, half: np.ndarray, crossing: int) -> np.ndarray | None:
+    """The paper (as of `_ink`) with what its window, far wider than strokes, leaves out of shadows: corners, wedges.
+
+    half: as of `_paper`; crossing: pixels of it that ink is wide, at most. What is wider still is a shadow, and so is
+    all that hangs together with it and is no narrower than ink: a closing by reconstruction (L. Vincent,
+    "Morphological grayscale reconstruction in image analysis", IEEE Transactions on Image Processing 2(2), 1993). None
+    where hardly anything was left out.
+    """
+    least = cv2.convertScaleAbs(paper, alpha=0.9)
+
+    def left_out(darker: np.ndarray) -> float:
+        return cv2.countNonZero(cv2.compare(darker, least, cv2.CMP_LT)) / paper.size
+
+    inkless = _close(half, crossing)
+    if left_out(inkless) < CORNERS:
+        return None
+    shadows = cv2.min(_close(inkless, 3 * crossing // 2), paper)
+    before = paper
+    while cv2.norm(before, shadows, cv2.NORM_INF) > 2:
+        before = shadows
+        for _ in range(8):
+            shadows = cv2.max(cv2.erode(shadows, NEXT), inkless)
+    return shadows if left_out(shadows) >= CORNERS else None
 
 
 def _close(picture: np.ndarray, side: int) -> np.ndarray:
@@ -451,11 +487,24 @@ def _stroke_bound(dark: np.ndarray) -> int:
 # 2. Parts
 
 
-def _strokes(page: np.ndarray, stages: dict) -> tuple[np.ndarray, list[Part]]:
-    """The ink of a picture of the working size, and what of it may be strokes of digits."""
-    ink, floor, background, bright_strokes = _ink(page)
+def _strokes(page: np.ndarray, stages: dict, corners: bool) -> tuple[np.ndarray, list[Part]]:
+    """The ink of a picture of the working size, and what of it may be strokes of digits; corners: nor shadows' corners.
+    """
+    dark, half, side, bright_strokes = _paper(page)
+    paper = _close(half, side)
+    ink, floor, background = _ink(dark, paper, side // 4)
     stages.clear()
     parts = _parts(ink, floor, stages)
+    crossing = math.ceil(CROSSING * stages["thickness"] / 2) + 1
+    if corners and stages["share"] >= WRITING and (shadows := _with_corners(paper, half, crossing)) is not None:
+        theirs: dict = {}
+        again = _ink(dark, shadows, crossing // 4)
+        their_parts = _parts(again[0], again[1], theirs)
+        if theirs["share"] > max(stages["share"], CLEARLY):  # then strokes were one with a shadow
+            ink, _, background = again
+            parts = their_parts
+            stages.clear()
+            stages.update(theirs)
     stages.update({"page": page, "background": background, "ink": ink, "bright strokes": bright_strokes})
     return ink, parts
 

@@ -63,6 +63,7 @@ STAGES = {  # what is switched off: where, which name, what stands in for it
     "polarity by votes (mean grey instead)": (segmentation, "_bright_on_dark", lambda grey: grey.mean() < 128),
     "colour (grey instead of the darkest channel)": (segmentation, "_dark", colourless),
     "background divided out": (segmentation, "_close", evenly_lit),
+    "shadows' corners": (segmentation, "_with_corners", lambda *_: None),
     "noise floor": (segmentation, "_floor", no_noise),
     "noisy pictures smoothed": (segmentation, "NOISY", 256),
     "rulings": (segmentation, "_rulings", lambda *_: None),
