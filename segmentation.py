@@ -41,6 +41,7 @@ SEEDS = 0.1  # of a part's pixels are strong ink: blurred thin strokes have a th
 WRITING = 0.4  # of all ink's length is strokes of one pen: 0.7 and more on a page, 0.1 to 0.4 of a cat, a tree, stains
 CLEARLY = 0.7  # that share is no doubt writing
 CLEAN = 0.97  # and that has hardly anything else beside it
+LARGE = 25  # strokes: digits are 5 to 20 high; a table of them is larger
 FAINT = 0.75  # of the strength of all ink: writing that weak beside its rulings is looked for without them
 SHEET = 0.04, 0.9  # of the picture that a sheet of paper before something else takes up
 LEVELS = 12  # of each channel at which what is brighter may be such a sheet
@@ -512,8 +513,18 @@ def _strokes(page: np.ndarray, stages: dict, corners: bool) -> tuple[np.ndarray,
 def _parts(ink: np.ndarray, floor: np.ndarray, stages: dict) -> list[Part]:
     """Connected ink that may be strokes of digits."""
     lines, mask, seeds, pen = _masks(ink, floor)
-    stages["mask"], mask, ink = mask, mask.copy(), ink.copy()
+    stages["mask"], ink = mask, ink.copy()
     found = whole = _connected(mask, seeds)
+    for part in _large(found):
+        x0, y0, x1, y1 = part.box
+        rest = ink.copy()
+        rest[y0:y1, x0:x1] &= ~cv2.dilate(part.mask, NEXT)
+        anew = _masks(rest, floor)
+        if anew[3] < FAINT * pen:
+            inner = _connected(anew[1], anew[2])
+            if _held(part, inner) > 1:
+                ink, (lines, mask, seeds, pen), found = rest, anew, inner
+    mask = mask.copy()
 
     def without(frames: list[Part]) -> Connected:
         for frame in frames:
@@ -796,14 +807,27 @@ def _frames(found: Connected, closed: bool = False) -> list[Part]:
     frames = []
     for i in found.kept[inside.any(axis=1)].tolist():
         part = found.part(i)
-        x0, y0, x1, y1 = part.box
-        outlines, _ = cv2.findContours(part.mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-        holes = cv2.drawContours(np.zeros_like(part.mask), outlines, -1, 255, cv2.FILLED) - part.mask
-        within = np.isin(found.kept, found.labels[y0:y1, x0:x1][holes > 0]).sum()
+        within = _held(part, found)
         middle = part.mask[part.height // 4 : -(part.height // 4), part.width // 4 : -(part.width // 4)]
         if within > 1 or not (closed or middle.any()):
             frames.append(part)
     return frames
+
+
+def _held(part: Part, found: Connected) -> int:
+    """How many of the components that are like strokes lie in a part's holes."""
+    x0, y0, x1, y1 = part.box
+    outlines, _ = cv2.findContours(part.mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    holes = cv2.drawContours(np.zeros_like(part.mask), outlines, -1, 255, cv2.FILLED) - part.mask
+    return int(np.isin(found.kept, found.labels[y0:y1, x0:x1][holes > 0]).sum())
+
+
+def _large(found: Connected) -> list[Part]:
+    """What may be drawn around others by its size: larger than a digit by the same pen, and mostly holes."""
+    size = found.stats[found.kept, 2:]
+    large = size.max(axis=1) >= LARGE * found.stroke[found.kept]
+    large &= found.area[found.kept] < 0.3 * size.prod(axis=1)
+    return [found.part(i) for i in found.kept[large].tolist()]
 
 
 @dataclass(eq=False)
