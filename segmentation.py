@@ -533,11 +533,13 @@ def _parts(ink: np.ndarray, floor: np.ndarray, stages: dict) -> list[Part]:
                 picture[y0:y1, x0:x1] &= ~cv2.dilate(frame.mask, NEXT)
         return _connected(mask, seeds) if frames else found
 
+    table = None
     for _ in range(PASSES):
         found = without(_frames(found, closed=True))  # a margin with its rulings is open, and has digits of its own
-        rulings = _rulings(mask, lines, found)
-        if rulings is None:
+        rulings, number = _rulings(mask, lines, found, table)
+        if not number:
             break
+        table = rulings if number > 2 else table
         stages["rulings"] = cv2.bitwise_or(rulings, stages.get("rulings", rulings))
         edges = cv2.subtract(cv2.dilate(rulings, NEXT), mask)
         lines, mask, ink = cv2.subtract(lines, rulings), cv2.subtract(mask, rulings), cv2.subtract(ink, rulings | edges)
@@ -701,8 +703,12 @@ def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
     return float(values[order[total.searchsorted(total[-1] / 2)]])
 
 
-def _rulings(mask: np.ndarray, faint: np.ndarray, found: Connected) -> np.ndarray | None:
+def _rulings(
+    mask: np.ndarray, faint: np.ndarray, found: Connected, table: np.ndarray | None
+) -> tuple[np.ndarray, int]:
     """Long straight thin lines of the mask (rulings, grids, margins), without the pixels where digits cross them.
+
+    And how many there are. table: those found before, if they are many.
 
     They are looked for in the faint mask, where they have fewer gaps, if any ink is long enough to be a piece of one,
     or much of it is dashes, or more than on a page of writing is no strokes: the crossings of a faint grid.
@@ -713,20 +719,23 @@ def _rulings(mask: np.ndarray, faint: np.ndarray, found: Connected) -> np.ndarra
     dashes = (width >= 4 * height) & (width >= 2 * found.thickness)
     writing = not len(found.kept) or found.share > CLEARLY
     if not long.any() and width[dashes].sum() < least and writing:
-        return None
+        return mask, 0
     pieces = long | dashes
     pieces = (pieces if pieces.any() else ~pieces)[found.label]
     # Lines that end on the page may be strokes of large digits where nothing is smaller than they; not if they are two.
     others = bool((found.stats[found.kept, 2:] <= least / 2).all(axis=1).any())
     y, x = np.divmod(found.inside[pieces], mask.shape[1])
     enough = 1 if others else 2
-    level, number = _level_lines(mask, faint, found.thickness, least, _ruling_slope(y, x), enough, SLENDER)
-    enough, slender = 1 if others else math.inf, SLENDER  # 11 is two, too
-    if number > 2:  # a table: what runs from the first of its lines to the last is one of its lines
-        least, enough, slender = min(least, 0.8 * cv2.boundingRect(level)[3]), 1, 0
+    demands = least, enough, SLENDER
+    if table is not None:  # what runs from the first of its lines to the last is one of its lines
+        demands = min(least, 0.8 * cv2.boundingRect(table)[2]), 1, 0
+    level, number = _level_lines(mask, faint, found.thickness, _ruling_slope(y, x), *demands)
+    demands = least, 1 if others else math.inf, SLENDER  # 11 is two, too
+    if number > 2 or table is not None:
+        demands = min(least, 0.8 * cv2.boundingRect(level if table is None else table)[3]), 1, 0
     mask, faint = mask.T.copy(), faint.T.copy()
-    upright, more = _level_lines(mask, faint, found.thickness, least, _ruling_slope(x, y), enough, slender)
-    return cv2.bitwise_or(level, upright.T) if number + more else None
+    upright, more = _level_lines(mask, faint, found.thickness, _ruling_slope(x, y), *demands)
+    return cv2.bitwise_or(level, upright.T), number + more
 
 
 def _ruling_slope(across: np.ndarray, along: np.ndarray) -> float:
@@ -741,7 +750,7 @@ def _ruling_slope(across: np.ndarray, along: np.ndarray) -> float:
 
 
 def _level_lines(
-    mask: np.ndarray, faint: np.ndarray, thickness: float, least: float, slope: float, enough: float, slender: float
+    mask: np.ndarray, faint: np.ndarray, thickness: float, slope: float, least: float, enough: float, slender: float
 ) -> tuple[np.ndarray, int]:
     """The pixels of lines of about that slope (a tangent) that are at least that long, and how many there are.
 

@@ -66,7 +66,7 @@ STAGES = {  # what is switched off: where, which name, what stands in for it
     "shadows' corners": (segmentation, "_with_corners", lambda *_: None),
     "noise floor": (segmentation, "_floor", no_noise),
     "noisy pictures smoothed": (segmentation, "NOISY", 256),
-    "rulings": (segmentation, "_rulings", lambda *_: None),
+    "rulings": (segmentation, "_rulings", lambda mask, *_: (mask, 0)),
     "frames": (segmentation, "_frames", lambda *_, **__: []),
     "is it writing at all": (segmentation, "WRITING", 0.0),
     "pieces at the edge": (segmentation, "_cut_off", lambda found: np.zeros_like(found.at_edge)),
