@@ -34,6 +34,7 @@ GREY = 90  # of 255: ink beside a piece, which it was cut from
 STRIP, SEEN = 22, 36  # pixels that a string is high in a strip of PATCH, and paper in its length: what a column sees
 PATCH, BOX = 28, 20  # MNIST: the digit fitted into 20 x 20, its centre of mass in the middle of 28 x 28
 TILTS = np.tan(np.deg2rad(np.arange(-16, 17, 2)))  # of rulings, looked for within half a step of one of these
+FANS = np.tan(np.deg2rad(np.arange(-12, 13, 3)))  # what tilt the picture's one edge has more than the other, or less
 PASSES = 2  # in which rulings of other slopes are looked for: seen aslant they fan out
 SLENDER = 40  # times as long as thick, at least, is a ruling that ends in the picture
 RULING = 0.4  # of the picture's longer side: a straight line of that length is no digit's
@@ -489,8 +490,7 @@ def _stroke_bound(dark: np.ndarray) -> int:
 
 
 def _strokes(page: np.ndarray, stages: dict, corners: bool) -> tuple[np.ndarray, list[Part]]:
-    """The ink of a picture of the working size, and what of it may be strokes of digits; corners: nor shadows' corners.
-    """
+    """The ink of a picture of the working size, and what of it may be strokes of digits; corners: nor shadows' corners."""
     dark, half, side, bright_strokes = _paper(page)
     paper = _close(half, side)
     ink, floor, background = _ink(dark, paper, side // 4)
@@ -703,9 +703,7 @@ def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
     return float(values[order[total.searchsorted(total[-1] / 2)]])
 
 
-def _rulings(
-    mask: np.ndarray, faint: np.ndarray, found: Connected, table: np.ndarray | None
-) -> tuple[np.ndarray, int]:
+def _rulings(mask: np.ndarray, faint: np.ndarray, found: Connected, table: np.ndarray | None) -> tuple[np.ndarray, int]:
     """Long straight thin lines of the mask (rulings, grids, margins), without the pixels where digits cross them.
 
     And how many there are. table: those found before, if they are many.
@@ -729,41 +727,59 @@ def _rulings(
     demands = least, enough, SLENDER
     if table is not None:  # what runs from the first of its lines to the last is one of its lines
         demands = min(least, 0.8 * cv2.boundingRect(table)[2]), 1, 0
-    level, number = _level_lines(mask, faint, found.thickness, _ruling_slope(y, x), *demands)
+    level, number = _level_lines(mask, faint, found.thickness, _levelled(y, x, mask.shape[::-1]), *demands)
     demands = least, 1 if others else math.inf, SLENDER  # 11 is two, too
     if number > 2 or table is not None:
         demands = min(least, 0.8 * cv2.boundingRect(level if table is None else table)[3]), 1, 0
     mask, faint = mask.T.copy(), faint.T.copy()
-    upright, more = _level_lines(mask, faint, found.thickness, _ruling_slope(x, y), *demands)
+    upright, more = _level_lines(mask, faint, found.thickness, _levelled(x, y, mask.shape[::-1]), *demands)
     return cv2.bitwise_or(level, upright.T), number + more
 
 
-def _ruling_slope(across: np.ndarray, along: np.ndarray) -> float:
-    """The slope (a tangent) of lines: that in which the profile of their pixels is the sharpest.
+def _levelled(across: np.ndarray, along: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The homography (3 x 3) that makes lines level: that by which the profile of their pixels is the sharpest.
 
-    across, along: the pixels' coordinates at right angles to the lines and along them.
+    across, along: the pixels' coordinates at right angles to the lines and along them, in a picture of that size (width,
+    height). Columns stay columns. Seen aslant parallel lines meet in a point: their tilt changes with their place.
     """
-    y, x = (n[:: 1 + len(n) // 5_000] for n in (across, along))  # enough to tell
-    places = np.rint((y - TILTS[:, None] * x) / 2).astype(int)
-    places -= places.min(axis=1, keepdims=True)
-    return float(TILTS[np.argmax([np.square(np.bincount(row)).sum() for row in places])])
+    middle = np.array(size) / 2
+    y, x = (n[:: 1 + len(n) // 2_000] - m for n, m in zip((across, along), middle[::-1]))  # enough to tell
+    tilts, fans = (n.ravel() for n in np.meshgrid(TILTS, FANS / size[1]))
+    places = ((y - tilts[:, None] * x) / (1 + fans[:, None] * x) / 2).astype(int)
+    places -= places.min()
+    rows = places.max() + 1
+    profiles = np.bincount((places + rows * np.arange(len(tilts))[:, None]).ravel(), minlength=rows * len(tilts))
+    best = np.square(profiles).reshape(-1, rows).sum(axis=1).argmax()
+    level = np.array([[1, 0, 0], [-tilts[best], 1, 0], [fans[best], 0, 1]]) @ _moved(-middle)
+    corners = np.float32([[[0, 0], [size[0], 0], [0, size[1]], size]])
+    return _moved(-cv2.perspectiveTransform(corners, level)[0].min(axis=0)) @ level
+
+
+def _moved(by: np.ndarray) -> np.ndarray:
+    """The homography (3 x 3) that adds x, y."""
+    return np.array([[1, 0, by[0]], [0, 1, by[1]], [0, 0, 1]])
 
 
 def _level_lines(
-    mask: np.ndarray, faint: np.ndarray, thickness: float, slope: float, least: float, enough: float, slender: float
+    mask: np.ndarray,
+    faint: np.ndarray,
+    thickness: float,
+    level: np.ndarray,
+    least: float,
+    enough: float,
+    slender: float,
 ) -> tuple[np.ndarray, int]:
-    """The pixels of lines of about that slope (a tangent) that are at least that long, and how many there are.
+    """The pixels of lines that a homography (3 x 3) makes level, at least that long, and how many there are.
 
     Those that end in the picture count if they are `enough`, and each so many times as long as thick (`slender`).
     """
-    height, width = mask.shape
     band = np.zeros_like(mask)
     length = round(max(14 * thickness, least / 10))  # no stroke of a digit is that straight for that long
-    top = min(0.0, slope * width)
-    if slope:  # sheared until they are level; columns stay columns
-        shear = np.array([[1, 0, 0], [slope, 1, top]])
-        size = (width, height + math.ceil(abs(slope) * width))
-        faint = cv2.warpAffine(faint, shear, size, flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP)
+    height, width = mask.shape
+    corners = cv2.perspectiveTransform(np.float32([[[0, 0], [width, 0], [0, height], [width, height]]]), level)
+    size = np.ceil(corners[0].max(axis=0)).astype(int).tolist()
+    faint = cv2.warpPerspective(faint, level, size, flags=cv2.INTER_NEAREST)
+    width = size[0]
     swell = 2 * round(length / 16)
     swollen = cv2.dilate(faint, np.ones((1 + swell, 1), np.uint8))  # a sloped line's runs get long enough
     runs = cv2.morphologyEx(swollen, cv2.MORPH_OPEN, np.ones((1, length), np.uint8))
@@ -785,10 +801,10 @@ def _level_lines(
         middle = (np.arange(h) @ line)[filled] / columns[filled]
         pieces = np.array_split(np.arange(len(filled)), max(2, len(filled) // length))
         along = np.array([filled[0] - length, *(np.median(filled[i]) for i in pieces), filled[-1] + length])
-        level = np.array([np.median(middle[i]) for i in pieces])
-        level = np.array([2 * level[0] - level[1], *level, 2 * level[-1] - level[-2]])
-        along, level = along + x, level + y
-        straight.append((through, thick, np.stack([along, level + slope * along + top], axis=1)))  # sheared back
+        height = np.array([np.median(middle[i]) for i in pieces])
+        height = np.array([2 * height[0] - height[1], *height, 2 * height[-1] - height[-2]])
+        points = np.stack([along + x, height + y], axis=1)[None]
+        straight.append((through, thick, cv2.perspectiveTransform(points, np.linalg.inv(level))[0]))
     straight = [line for line in straight if line[0] or len(straight) >= enough]
     for _, thick, points in straight:
         cv2.polylines(band, [np.rint(points).astype(np.int32)], False, 255, round(thick) + 2)
