@@ -33,11 +33,12 @@ NEXT = np.ones((3, 3), np.uint8)  # a pixel and its neighbours
 GREY = 90  # of 255: ink beside a piece, which it was cut from
 STRIP, SEEN = 22, 36  # pixels that a string is high in a strip of PATCH, and paper in its length: what a column sees
 PATCH, BOX = 28, 20  # MNIST: the digit fitted into 20 x 20, its centre of mass in the middle of 28 x 28
-TILTS = np.tan(np.deg2rad(np.arange(-16, 17, 2)))  # of rulings, looked for within half a step of one of these
-FANS = np.tan(np.deg2rad(np.arange(-12, 13, 3)))  # what tilt the picture's one edge has more than the other, or less
+TILTS = np.tan(np.deg2rad(np.arange(-16, 17, 1)))  # of rulings, looked for within half a step of one of these
+FANS = np.tan(np.deg2rad(np.arange(-20, 21, 2)))  # what tilt rulings gain across the longer side
 PASSES = 2  # in which rulings of other slopes are looked for: seen aslant they fan out
 SLENDER = 40  # times as long as thick, at least, is a ruling that ends in the picture
 RULING = 0.4  # of the picture's longer side: a straight line of that length is no digit's
+BITS = 0.85  # of a component's pixels, at least, are a ruling's: it is a bit of one
 SEEDS = 0.1  # of a part's pixels are strong ink: blurred thin strokes have a third, noise and shadows none
 WRITING = 0.4  # of all ink's length is strokes of one pen: 0.7 and more on a page, 0.1 to 0.4 of a cat, a tree, stains
 CLEARLY = 0.7  # that share is no doubt writing
@@ -490,7 +491,10 @@ def _stroke_bound(dark: np.ndarray) -> int:
 
 
 def _strokes(page: np.ndarray, stages: dict, corners: bool) -> tuple[np.ndarray, list[Part]]:
-    """The ink of a picture of the working size, and what of it may be strokes of digits; corners: nor shadows' corners."""
+    """The ink of a picture of the working size, and what of it may be strokes of digits.
+
+    corners: those of shadows are looked for.
+    """
     dark, half, side, bright_strokes = _paper(page)
     paper = _close(half, side)
     ink, floor, background = _ink(dark, paper, side // 4)
@@ -712,44 +716,51 @@ def _rulings(mask: np.ndarray, faint: np.ndarray, found: Connected, table: np.nd
     or much of it is dashes, or more than on a page of writing is no strokes: the crossings of a faint grid.
     """
     least = max(mask.shape) * RULING
-    width, height = found.stats[:, 2:].T
-    long = np.maximum(width, height) > least / 2
-    dashes = (width >= 4 * height) & (width >= 2 * found.thickness)
-    writing = not len(found.kept) or found.share > CLEARLY
-    if not long.any() and width[dashes].sum() < least and writing:
-        return mask, 0
-    pieces = long | dashes
-    pieces = (pieces if pieces.any() else ~pieces)[found.label]
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(faint, connectivity=8)
+    width, height = stats[1:, 2:4].T
+    pieces = (np.maximum(width, height) > least / 2) | (width >= 4 * height) & (width >= 2 * found.thickness)
+    if width[pieces].sum() < least and height[pieces].sum() < least:
+        if not len(found.kept) or found.share > CLEARLY:
+            return mask, 0
+        inside = np.isin(found.labels, found.kept, invert=True) & (mask > 0)
+    else:
+        inside = np.append(False, pieces)[labels]
+    y, x = np.nonzero(inside)
     # Lines that end on the page may be strokes of large digits where nothing is smaller than they; not if they are two.
     others = bool((found.stats[found.kept, 2:] <= least / 2).all(axis=1).any())
-    y, x = np.divmod(found.inside[pieces], mask.shape[1])
-    enough = 1 if others else 2
-    demands = least, enough, SLENDER
+    demands = least, 1 if others else 2, SLENDER
     if table is not None:  # what runs from the first of its lines to the last is one of its lines
         demands = min(least, 0.8 * cv2.boundingRect(table)[2]), 1, 0
-    level, number = _level_lines(mask, faint, found.thickness, _levelled(y, x, mask.shape[::-1]), *demands)
+    level, band, number = _level_lines(mask, faint, found.thickness, _levelled(y, x, mask.shape[::-1]), *demands)
     demands = least, 1 if others else math.inf, SLENDER  # 11 is two, too
     if number > 2 or table is not None:
         demands = min(least, 0.8 * cv2.boundingRect(level if table is None else table)[3]), 1, 0
-    mask, faint = mask.T.copy(), faint.T.copy()
-    upright, more = _level_lines(mask, faint, found.thickness, _levelled(x, y, mask.shape[::-1]), *demands)
-    return cv2.bitwise_or(level, upright.T), number + more
+    turned = _levelled(x, y, mask.shape)
+    upright, across, more = _level_lines(mask.T.copy(), faint.T.copy(), found.thickness, turned, *demands)
+    rulings, bands = level | upright.T, band | across.T
+    # What is left of nothing but them: crossings, and where a hand's line is thicker.
+    _, labels = cv2.connectedComponents(cv2.subtract(mask, rulings), connectivity=8)
+    inside = np.bincount(labels[bands > 0], minlength=labels.max() + 1)
+    bits = inside >= BITS * np.bincount(labels.ravel())
+    bits[0] = False
+    return cv2.bitwise_or(rulings, bits.astype(np.uint8)[labels] * 255), number + more
 
 
 def _levelled(across: np.ndarray, along: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """The homography (3 x 3) that makes lines level: that by which the profile of their pixels is the sharpest.
 
-    across, along: the pixels' coordinates at right angles to the lines and along them, in a picture of that size (width,
-    height). Columns stay columns. Seen aslant parallel lines meet in a point: their tilt changes with their place.
+    across, along: the pixels' coordinates at right angles to the lines and along them, in a picture of that size
+    (width, height). Columns stay columns. Parallel lines seen aslant meet in a point: their tilt changes
+    with their place.
     """
     middle = np.array(size) / 2
     y, x = (n[:: 1 + len(n) // 2_000] - m for n, m in zip((across, along), middle[::-1]))  # enough to tell
-    tilts, fans = (n.ravel() for n in np.meshgrid(TILTS, FANS / size[1]))
+    tilts, fans = (n.ravel() for n in np.meshgrid(TILTS, FANS / max(size)))
     places = ((y - tilts[:, None] * x) / (1 + fans[:, None] * x) / 2).astype(int)
     places -= places.min()
     rows = places.max() + 1
     profiles = np.bincount((places + rows * np.arange(len(tilts))[:, None]).ravel(), minlength=rows * len(tilts))
-    best = np.square(profiles).reshape(-1, rows).sum(axis=1).argmax()
+    best = np.square(np.diff(profiles.reshape(-1, rows))).sum(axis=1).argmax()
     level = np.array([[1, 0, 0], [-tilts[best], 1, 0], [fans[best], 0, 1]]) @ _moved(-middle)
     corners = np.float32([[[0, 0], [size[0], 0], [0, size[1]], size]])
     return _moved(-cv2.perspectiveTransform(corners, level)[0].min(axis=0)) @ level
@@ -768,14 +779,15 @@ def _level_lines(
     least: float,
     enough: float,
     slender: float,
-) -> tuple[np.ndarray, int]:
-    """The pixels of lines that a homography (3 x 3) makes level, at least that long, and how many there are.
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """The mask's pixels in lines that a homography (3 x 3) makes level, at least that long, but not what crosses them.
 
-    Those that end in the picture count if they are `enough`, and each so many times as long as thick (`slender`).
+    Those that end in the picture count if they are `enough`, and each so many times as long as thick (`slender`). Also
+    all that they cover, H x W uint8, and how many they are.
     """
     band = np.zeros_like(mask)
     length = round(max(14 * thickness, least / 10))  # no stroke of a digit is that straight for that long
-    height, width = mask.shape
+    height, width = faint.shape
     corners = cv2.perspectiveTransform(np.float32([[[0, 0], [width, 0], [0, height], [width, height]]]), level)
     size = np.ceil(corners[0].max(axis=0)).astype(int).tolist()
     faint = cv2.warpPerspective(faint, level, size, flags=cv2.INTER_NEAREST)
@@ -808,12 +820,9 @@ def _level_lines(
     straight = [line for line in straight if line[0] or len(straight) >= enough]
     for _, thick, points in straight:
         cv2.polylines(band, [np.rint(points).astype(np.int32)], False, 255, round(thick) + 2)
-    if not straight:
-        return band, 0
-    thickest = max(thick for _, thick, _ in straight)
-    lines = cv2.bitwise_and(band, mask)
+    thickest = max((thick for _, thick, _ in straight), default=0)
     crossing = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((round(thickest) + 2, 1), np.uint8))
-    return cv2.subtract(lines, crossing), len(straight)
+    return cv2.subtract(cv2.bitwise_and(band, mask), crossing), band, len(straight)
 
 
 def _frames(found: Connected, closed: bool = False) -> list[Part]:
