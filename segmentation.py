@@ -33,8 +33,8 @@ NEXT = np.ones((3, 3), np.uint8)  # a pixel and its neighbours
 GREY = 90  # of 255: ink beside a piece, which it was cut from
 STRIP, SEEN = 22, 36  # pixels that a string is high in a strip of PATCH, and paper in its length: what a column sees
 PATCH, BOX = 28, 20  # MNIST: the digit fitted into 20 x 20, its centre of mass in the middle of 28 x 28
-TILTS = np.tan(np.deg2rad(np.arange(-16, 17, 1)))  # of rulings, looked for within half a step of one of these
-FANS = np.tan(np.deg2rad(np.arange(-20, 21, 2)))  # what tilt rulings gain across the longer side
+TILTS = np.tan(np.deg2rad(np.arange(-16, 17, 2)))  # of rulings, looked for within half a step of one of these
+FANS = np.tan(np.deg2rad(np.arange(-20, 21, 4)))  # what tilt rulings gain across the longer side
 PASSES = 2  # in which rulings of other slopes are looked for: seen aslant they fan out
 SLENDER = 40  # times as long as thick, at least, is a ruling that ends in the picture
 RULING = 0.4  # of the picture's longer side: a straight line of that length is no digit's
@@ -755,13 +755,20 @@ def _levelled(across: np.ndarray, along: np.ndarray, size: tuple[int, int]) -> n
     """
     middle = np.array(size) / 2
     y, x = (n[:: 1 + len(n) // 2_000] - m for n, m in zip((across, along), middle[::-1]))  # enough to tell
-    tilts, fans = (n.ravel() for n in np.meshgrid(TILTS, FANS / max(size)))
-    places = ((y - tilts[:, None] * x) / (1 + fans[:, None] * x) / 2).astype(int)
-    places -= places.min()
-    rows = places.max() + 1
-    profiles = np.bincount((places + rows * np.arange(len(tilts))[:, None]).ravel(), minlength=rows * len(tilts))
-    best = np.square(np.diff(profiles.reshape(-1, rows))).sum(axis=1).argmax()
-    level = np.array([[1, 0, 0], [-tilts[best], 1, 0], [fans[best], 0, 1]]) @ _moved(-middle)
+
+    def sharpest(tilts: np.ndarray, fans: np.ndarray) -> tuple[float, float]:
+        tilts, fans = (n.ravel() for n in np.meshgrid(tilts, fans))
+        places = ((y - tilts[:, None] * x) / (1 + fans[:, None] * x) / 2).astype(np.int32)
+        places -= places.min()
+        rows = places.max() + 1
+        profiles = np.bincount((places + rows * np.arange(len(tilts))[:, None]).ravel(), minlength=rows * len(tilts))
+        best = np.square(np.diff(profiles.reshape(-1, rows))).sum(axis=1).argmax()
+        return tilts[best], fans[best]
+
+    tilt, fan = sharpest(TILTS, FANS / max(size))
+    nearer = np.linspace(-0.5, 0.5, 5)
+    tilt, fan = sharpest(tilt + nearer * (TILTS[9] - TILTS[8]), fan + nearer * (FANS[6] - FANS[5]) / max(size))
+    level = np.array([[1, 0, 0], [-tilt, 1, 0], [fan, 0, 1]]) @ _moved(-middle)
     corners = np.float32([[[0, 0], [size[0], 0], [0, size[1]], size]])
     return _moved(-cv2.perspectiveTransform(corners, level)[0].min(axis=0)) @ level
 
