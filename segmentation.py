@@ -359,14 +359,15 @@ def _dark(page: np.ndarray, bright_strokes: bool) -> np.ndarray:
     return cv2.min(cv2.min(first, second), third)
 
 
-def _paper(page: np.ndarray) -> tuple[np.ndarray, np.ndarray, int, bool]:
+def _paper(page: np.ndarray, bright_strokes: bool | None) -> tuple[np.ndarray, np.ndarray, int, bool]:
     """What tells the ink from its paper: the page as `_dark` gives it, H x W uint8, and the same at half its size; the
-    side of a window that is wider than strokes there; and whether strokes are bright.
+    side of a window that is wider than strokes there; and whether strokes are bright. bright_strokes: None to find out.
     """
     height, width = page.shape[:2]
     step = max(1.0, min(height, width) / 120)
     small = _smaller(page, (round(width / step), round(height / step)))
-    bright_strokes = _bright_on_dark(cv2.cvtColor(small, cv2.COLOR_BGR2GRAY))
+    if bright_strokes is None:
+        bright_strokes = _bright_on_dark(cv2.cvtColor(small, cv2.COLOR_BGR2GRAY))
     dark = _dark(page, bright_strokes)
     half = cv2.resize(dark, ((width + 1) // 2, (height + 1) // 2), interpolation=cv2.INTER_AREA)
     bound = _stroke_bound(_dark(small, bright_strokes))
@@ -490,12 +491,15 @@ def _stroke_bound(dark: np.ndarray) -> int:
 # 2. Parts
 
 
-def _strokes(page: np.ndarray, stages: dict, corners: bool) -> tuple[np.ndarray, list[Part]]:
+def _strokes(
+    page: np.ndarray, stages: dict, corners: bool, bright_strokes: bool | None = None
+) -> tuple[np.ndarray, list[Part]]:
     """The ink of a picture of the working size, and what of it may be strokes of digits.
 
-    corners: those of shadows are looked for.
+    corners: those of shadows are looked for. bright_strokes: None to find out.
     """
-    dark, half, side, bright_strokes = _paper(page)
+    unknown = bright_strokes is None
+    dark, half, side, bright_strokes = _paper(page, bright_strokes)
     paper = _close(half, side)
     ink, floor, background = _ink(dark, paper, side // 4)
     stages.clear()
@@ -510,6 +514,8 @@ def _strokes(page: np.ndarray, stages: dict, corners: bool) -> tuple[np.ndarray,
             parts = their_parts
             stages.clear()
             stages.update(theirs)
+    if unknown and bright_strokes and not parts:  # a bold digit that fills the picture: these were its holes
+        return _strokes(page, stages, corners, False)
     stages.update({"page": page, "background": background, "ink": ink, "bright strokes": bright_strokes})
     return ink, parts
 
