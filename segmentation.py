@@ -58,6 +58,7 @@ LEAST = 7  # pixels: the lowest raster in which ten digits differ (the 5 x 7 fon
 NOISY = 4  # of 255: where three quarters of all neighbours differ by that, noise has a deviation of 9: smoothed
 CROSSING = 2.4  # strokes: ink is hardly wider, not even where strokes cross
 CORNERS = 0.01  # of the picture, at least, is darker than its paper by a tenth and wider than ink: shadows
+BLOT = 0.2  # of the way from paper to black: half of a region that is as dark as that is a bold digit's
 CONTRAST = 0.08  # of the paper's brightness: fainter than that is no ink to the eye either
 
 
@@ -613,6 +614,8 @@ def _floor(ink: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         for y in range(0, height - side + 1, 8)
     ]
     quarter, half = np.sort(regions)[..., [side * side // 4, side * side // 2]].astype(np.float32).transpose(2, 0, 1)
+    most = PAPER + BLOT * (255 - PAPER)
+    quarter, half = np.minimum(quarter, most), np.minimum(half, most)
     noise = (half - quarter) / 0.6745  # the quartile of a normal distribution
     floor = np.minimum(half + np.maximum(6 * noise, CONTRAST * (255 - PAPER)), 255)
     return half.astype(np.uint8), floor.astype(np.uint8)
