@@ -172,21 +172,25 @@ def find(image: np.ndarray, single: bool = False, stages: dict | None = None, fi
 
 def _find(image: np.ndarray, single: bool, stages: dict, fine: bool, sheets: bool) -> Found:
     """As `find`; sheets: where the picture seems not to be all paper, a sheet of it is looked for. Else it is one."""
-    corners = sheets  # of shadows, are looked for: beside what may be a sheet everything is clearer without
+    whole = sheets
     # Of the working area: a pen that is thick enough mostly needs no more than a quarter, in half of the time.
     for part in (1.0,) if fine or image.shape[0] * image.shape[1] <= WORK_AREA / 8 else (0.25, 1.0):
         page = _shrink(image, part)
-        ink, parts = _strokes(page, stages, corners)
+        ink, parts = _strokes(page, stages)
         if sheets and (found := _find_on_sheet(image, single, stages, fine, len(parts))):
             return found
         sheets = False
+        if whole:  # else anything is more clearly writing
+            ink, parts = _out_of_shadows(ink, parts, stages)
         if parts and stages["thickness"] >= THICK:
             break
     else:
         larger = min(CLEAR / stages["thickness"], (WORK_AREA / (page.shape[0] * page.shape[1])) ** 0.5)
         if parts and larger > 1.2:
             page = cv2.resize(page, None, fx=larger, fy=larger, interpolation=cv2.INTER_CUBIC)
-            ink, parts = _strokes(page, stages, corners)
+            ink, parts = _strokes(page, stages)
+            if whole:
+                ink, parts = _out_of_shadows(ink, parts, stages)
     rows: list[tuple[list[Part], float]] = []
     if parts:
         layout = Layout.of(parts)
@@ -492,12 +496,10 @@ def _stroke_bound(dark: np.ndarray) -> int:
 # 2. Parts
 
 
-def _strokes(
-    page: np.ndarray, stages: dict, corners: bool, bright_strokes: bool | None = None
-) -> tuple[np.ndarray, list[Part]]:
+def _strokes(page: np.ndarray, stages: dict, bright_strokes: bool | None = None) -> tuple[np.ndarray, list[Part]]:
     """The ink of a picture of the working size, and what of it may be strokes of digits.
 
-    corners: those of shadows are looked for. bright_strokes: None to find out.
+    bright_strokes: whether they are; None to find out.
     """
     unknown = bright_strokes is None
     dark, half, side, bright_strokes = _paper(page, bright_strokes)
@@ -505,20 +507,29 @@ def _strokes(
     ink, floor, background = _ink(dark, paper, side // 4)
     stages.clear()
     parts = _parts(ink, floor, stages)
-    crossing = math.ceil(CROSSING * stages["thickness"] / 2) + 1
-    if corners and stages["share"] >= WRITING and (shadows := _with_corners(paper, half, crossing)) is not None:
-        theirs: dict = {}
-        again = _ink(dark, shadows, crossing // 4)
-        their_parts = _parts(again[0], again[1], theirs)
-        if theirs["share"] > max(stages["share"], CLEARLY):  # then strokes were one with a shadow
-            ink, _, background = again
-            parts = their_parts
-            stages.clear()
-            stages.update(theirs)
     if unknown and bright_strokes and not parts:  # a bold digit that fills the picture: these were its holes
-        return _strokes(page, stages, corners, False)
-    stages.update({"page": page, "background": background, "ink": ink, "bright strokes": bright_strokes})
+        return _strokes(page, stages, False)
+    stages.update({"page": page, "dark": dark, "half": half, "paper": paper, "background": background, "ink": ink})
+    stages["bright strokes"] = bright_strokes
     return ink, parts
+
+
+def _out_of_shadows(ink: np.ndarray, parts: list[Part], stages: dict) -> tuple[np.ndarray, list[Part]]:
+    """What `_strokes` gives and noted in `stages`, or, where that is more clearly writing, without shadows' corners."""
+    crossing = math.ceil(CROSSING * stages["thickness"] / 2) + 1
+    if stages["share"] < WRITING:
+        return ink, parts
+    paper = _with_corners(stages["paper"], stages["half"], crossing)
+    if paper is None:
+        return ink, parts
+    theirs: dict = {}
+    their_ink, floor, background = _ink(stages["dark"], paper, crossing // 4)
+    their_parts = _parts(their_ink, floor, theirs)
+    if theirs["share"] <= max(stages["share"], CLEARLY):
+        return ink, parts
+    stages.pop("rulings", None)
+    stages.update({**theirs, "paper": paper, "background": background, "ink": their_ink})
+    return their_ink, their_parts
 
 
 def _parts(ink: np.ndarray, floor: np.ndarray, stages: dict) -> list[Part]:
