@@ -34,7 +34,7 @@ GREY = 90  # of 255: ink beside a piece, which it was cut from
 STRIP, SEEN = 22, 36  # pixels that a string is high in a strip of PATCH, and paper in its length: what a column sees
 PATCH, BOX = 28, 20  # MNIST: the digit fitted into 20 x 20, its centre of mass in the middle of 28 x 28
 TILTS = np.tan(np.deg2rad(np.arange(-16, 17, 2)))  # of rulings, looked for within half a step of one of these
-FANS = np.tan(np.deg2rad(np.arange(-20, 21, 4)))  # what tilt rulings gain across the longer side
+FANS = np.tan(np.deg2rad(np.arange(-21, 22, 3)))  # what tilt rulings gain across the longer side
 PASSES = 2  # in which rulings of other slopes are looked for: seen aslant they fan out
 SLENDER = 40  # times as long as thick, at least, is a ruling that ends in the picture
 RULING = 0.4  # of the picture's longer side: a straight line of that length is no digit's
@@ -788,7 +788,7 @@ def _levelled(across: np.ndarray, along: np.ndarray, size: tuple[int, int]) -> n
 
     tilt, fan = sharpest(TILTS, FANS / max(size))
     nearer = np.linspace(-0.5, 0.5, 5)
-    tilt, fan = sharpest(tilt + nearer * (TILTS[9] - TILTS[8]), fan + nearer * (FANS[6] - FANS[5]) / max(size))
+    tilt, fan = sharpest(tilt + nearer * (TILTS[1] - TILTS[0]), fan + nearer * (FANS[1] - FANS[0]) / max(size))
     level = np.array([[1, 0, 0], [-tilt, 1, 0], [fan, 0, 1]]) @ _moved(-middle)
     corners = np.float32([[[0, 0], [size[0], 0], [0, size[1]], size]])
     return _moved(-cv2.perspectiveTransform(corners, level)[0].min(axis=0)) @ level
