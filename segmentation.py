@@ -300,13 +300,14 @@ def _sheets(page: np.ndarray) -> list[tuple[tuple[int, int, int, int], np.ndarra
                     continue
                 inside = cv2.fillConvexPoly(np.zeros_like(level), hull, 1)
                 convex = cv2.mean(bright, inside)[0]
-                if convex < CONVEX:
+                at_most = convex**3 * share**0.25
+                if convex < CONVEX or at_most <= min(best):
                     continue
                 paper, fainter = _beside(small, inside)
                 least = fainter.min(axis=1)
                 if not len(least) or np.median(least) > FAINTER:
                     continue
-                stands_out = convex**3 * share**0.25 * (1 - np.median(least)) * paper.min() / max(1.0, paper.max())
+                stands_out = at_most * (1 - np.median(least)) * paper.min() / max(1.0, paper.max())
                 shadow = (least > SHADOW[0]) & (fainter.max(axis=1) < SHADOW[1] * least)
                 for lit in (False, True):
                     if stands_out > best[lit] and (lit or shadow.mean() < 0.15):
@@ -775,7 +776,7 @@ def _levelled(across: np.ndarray, along: np.ndarray, size: tuple[int, int]) -> n
     with their place.
     """
     middle = np.array(size) / 2
-    y, x = (n[:: 1 + len(n) // 2_000] - m for n, m in zip((across, along), middle[::-1]))  # enough to tell
+    y, x = (n[:: 1 + len(n) // 1_000] - m for n, m in zip((across, along), middle[::-1]))  # enough to tell
 
     def sharpest(tilts: np.ndarray, fans: np.ndarray) -> tuple[float, float]:
         tilts, fans = (n.ravel() for n in np.meshgrid(tilts, fans))
