@@ -526,7 +526,8 @@ def _out_of_shadows(ink: np.ndarray, parts: list[Part], stages: dict) -> tuple[n
     theirs: dict = {}
     their_ink, floor, background = _ink(stages["dark"], paper, crossing // 4)
     their_parts = _parts(their_ink, floor, theirs)
-    if theirs["share"] <= max(stages["share"], CLEARLY):
+    clearer = theirs["share"] > stages["share"] or len(their_parts) >= len(parts)
+    if not clearer or theirs["share"] <= CLEARLY:
         return ink, parts
     stages.pop("rulings", None)
     stages.update({**theirs, "paper": paper, "background": background, "ink": their_ink})

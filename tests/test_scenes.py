@@ -311,6 +311,8 @@ MOST = {  # digits of them that may be wrong, and how many there are: half a doz
     "table of digits": (12, 202),
     "table of pairs": (18, 282),
     "circled": (7, 44),
+    "underlined": (8, 121),
+    "shadows": (16, 100),
 }
 
 
