@@ -43,7 +43,7 @@ SEEDS = 0.1  # of a part's pixels are strong ink: blurred thin strokes have a th
 WRITING = 0.4  # of all ink's length is strokes of one pen: 0.7 and more on a page, 0.1 to 0.4 of a cat, a tree, stains
 CLEARLY = 0.7  # that share is no doubt writing
 CLEAN = 0.97  # and that has hardly anything else beside it
-LARGE = 25  # strokes: digits are 5 to 20 high; a table of them is larger
+LARGE = 15  # strokes: few digits are as high, and tables of them higher
 FAINT = 0.75  # of the strength of all ink: writing that weak beside its rulings is looked for without them
 SHEET = 0.04, 0.9  # of the picture that a sheet of paper before something else takes up
 LEVELS = 12  # of each channel at which what is brighter may be such a sheet
@@ -58,6 +58,7 @@ LEAST = 7  # pixels: the lowest raster in which ten digits differ (the 5 x 7 fon
 NOISY = 4  # of 255: where three quarters of all neighbours differ by that, noise has a deviation of 9: smoothed
 CROSSING = 2.4  # strokes: ink is hardly wider, not even where strokes cross
 CORNERS = 0.01  # of the picture, at least, is darker than its paper by a tenth and wider than ink: shadows
+NOISIEST = 25  # deviation in the ink picture, of 255: a region that strays more is partly bold ink
 BLOT = 0.2  # of the way from paper to black: half of a region that is as dark as that is a bold digit's
 CONTRAST = 0.08  # of the paper's brightness: fainter than that is no ink to the eye either
 
@@ -508,10 +509,15 @@ def _strokes(page: np.ndarray, stages: dict, bright_strokes: bool | None = None)
     ink, floor, background = _ink(dark, paper, side // 4)
     stages.clear()
     parts = _parts(ink, floor, stages)
-    if unknown and bright_strokes and not parts:  # a bold digit that fills the picture: these were its holes
-        return _strokes(page, stages, False)
     stages.update({"page": page, "dark": dark, "half": half, "paper": paper, "background": background, "ink": ink})
     stages["bright strokes"] = bright_strokes
+    if unknown and bright_strokes and stages["share"] < CLEARLY:
+        theirs: dict = {}
+        as_dark = _strokes(page, theirs, False)
+        if theirs["share"] > max(stages["share"], CLEARLY):  # a bold digit that fills the picture: these were its holes
+            stages.clear()
+            stages.update(theirs)
+            return as_dark
     return ink, parts
 
 
@@ -629,7 +635,7 @@ def _floor(ink: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     quarter, half = np.sort(regions)[..., [side * side // 4, side * side // 2]].astype(np.float32).transpose(2, 0, 1)
     most = PAPER + BLOT * (255 - PAPER)
     quarter, half = np.minimum(quarter, most), np.minimum(half, most)
-    noise = (half - quarter) / 0.6745  # the quartile of a normal distribution
+    noise = np.minimum((half - quarter) / 0.6745, NOISIEST)  # the quartile of a normal distribution
     floor = np.minimum(half + np.maximum(6 * noise, CONTRAST * (255 - PAPER)), 255)
     return half.astype(np.uint8), floor.astype(np.uint8)
 
@@ -889,8 +895,8 @@ def _held(part: Part, found: Connected) -> int:
 def _large(found: Connected) -> list[Part]:
     """What may be drawn around others by its size: larger than a digit by the same pen, and mostly holes."""
     size = found.stats[found.kept, 2:]
-    large = size.max(axis=1) >= LARGE * found.stroke[found.kept]
-    large &= found.area[found.kept] < 0.3 * size.prod(axis=1)
+    large = size.max(axis=1) >= np.maximum(LARGE * found.stroke[found.kept], 0.15 * max(found.labels.shape))
+    large &= found.area[found.kept] < 0.4 * size.prod(axis=1)
     return [found.part(i) for i in found.kept[large].tolist()]
 
 
