@@ -181,8 +181,6 @@ def _find(image: np.ndarray, single: bool, stages: dict, fine: bool, sheets: boo
         if sheets and (found := _find_on_sheet(image, single, stages, fine, len(parts))):
             return found
         sheets = False
-        if whole:  # else anything is more clearly writing
-            ink, parts = _out_of_shadows(ink, parts, stages)
         if parts and stages["thickness"] >= THICK:
             break
     else:
@@ -190,8 +188,8 @@ def _find(image: np.ndarray, single: bool, stages: dict, fine: bool, sheets: boo
         if parts and larger > 1.2:
             page = cv2.resize(page, None, fx=larger, fy=larger, interpolation=cv2.INTER_CUBIC)
             ink, parts = _strokes(page, stages)
-            if whole:
-                ink, parts = _out_of_shadows(ink, parts, stages)
+    if whole:  # beside what is no sheet everything looks more like writing
+        ink, parts = _out_of_shadows(ink, parts, stages)
     rows: list[tuple[list[Part], float]] = []
     if parts:
         layout = Layout.of(parts)

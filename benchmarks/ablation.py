@@ -67,6 +67,7 @@ STAGES = {  # what is switched off: where, which name, what stands in for it
     "noise floor": (segmentation, "_floor", no_noise),
     "noisy pictures smoothed": (segmentation, "NOISY", 256),
     "rulings": (segmentation, "_rulings", lambda mask, *_: (mask, 0)),
+    "writing fainter than its frame": (segmentation, "_large", lambda found: []),
     "frames": (segmentation, "_frames", lambda *_, **__: []),
     "is it writing at all": (segmentation, "WRITING", 0.0),
     "pieces at the edge": (segmentation, "_cut_off", lambda found: np.zeros_like(found.at_edge)),
