@@ -34,8 +34,8 @@ GREY = 90  # of 255: ink beside a piece, which it was cut from
 STRIP, SEEN = 22, 36  # pixels that a string is high in a strip of PATCH, and paper in its length: what a column sees
 PATCH, BOX = 28, 20  # MNIST: the digit fitted into 20 x 20, its centre of mass in the middle of 28 x 28
 TILTS = np.tan(np.deg2rad(np.arange(-16, 17, 2)))  # of rulings, looked for within half a step of one of these
-FANS = np.tan(np.deg2rad(np.arange(-21, 22, 3)))  # what tilt rulings gain across the longer side
-PASSES = 2  # in which rulings of other slopes are looked for: seen aslant they fan out
+FANS = np.tan(np.deg2rad(np.arange(-21, 22, 3)))  # how much more a ruling is tilted than one a longer side away
+PASSES = 2  # in which rulings are looked for: the first may hide others, or mislead where they meet
 SLENDER = 40  # times as long as thick, at least, is a ruling that ends in the picture
 RULING = 0.4  # of the picture's longer side: a straight line of that length is no digit's
 BITS = 0.85  # of a component's pixels, at least, are a ruling's: it is a bit of one
@@ -521,9 +521,9 @@ def _strokes(page: np.ndarray, stages: dict, bright_strokes: bool | None = None)
 
 def _out_of_shadows(ink: np.ndarray, parts: list[Part], stages: dict) -> tuple[np.ndarray, list[Part]]:
     """What `_strokes` gives and noted in `stages`, or, where that is more clearly writing, without shadows' corners."""
-    crossing = math.ceil(CROSSING * stages["thickness"] / 2) + 1
     if stages["share"] < WRITING:
         return ink, parts
+    crossing = math.ceil(CROSSING * stages["thickness"] / 2) + 1  # of `half`
     paper = _with_corners(stages["paper"], stages["half"], crossing)
     if paper is None:
         return ink, parts
@@ -736,7 +736,7 @@ def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
 def _rulings(mask: np.ndarray, faint: np.ndarray, found: Connected, table: np.ndarray | None) -> tuple[np.ndarray, int]:
     """Long straight thin lines of the mask (rulings, grids, margins), without the pixels where digits cross them.
 
-    And how many there are. table: those found before, if they are many.
+    And how many there are: where none are the mask means nothing. table: those found before, if they are many.
 
     They are looked for in the faint mask, where they have fewer gaps, if any ink is long enough to be a piece of one,
     or much of it is dashes, or more than on a page of writing is no strokes: the crossings of a faint grid.
@@ -749,6 +749,8 @@ def _rulings(mask: np.ndarray, faint: np.ndarray, found: Connected, table: np.nd
         if not len(found.kept) or found.share > CLEARLY:
             return mask, 0
         y, x = np.nonzero(np.isin(found.labels, found.kept, invert=True) & (mask > 0))
+        if not len(y):
+            return mask, 0
     else:
         y, x = np.nonzero(faint)
         inside = np.append(False, pieces)[labels[y // 2, x // 2]]
@@ -777,8 +779,8 @@ def _levelled(across: np.ndarray, along: np.ndarray, size: tuple[int, int]) -> n
     """The homography (3 x 3) that makes lines level: that by which the profile of their pixels is the sharpest.
 
     across, along: the pixels' coordinates at right angles to the lines and along them, in a picture of that size
-    (width, height). Columns stay columns. Parallel lines seen aslant meet in a point: their tilt changes
-    with their place.
+    (width, height). Columns stay columns. Parallel lines seen aslant meet in a point: their tilt changes with
+    their place.
     """
     middle = np.array(size) / 2
     y, x = (n[:: 1 + len(n) // 1_000] - m for n, m in zip((across, along), middle[::-1]))  # enough to tell

@@ -372,3 +372,16 @@ def test_a_bold_digit_that_fills_the_picture_is_whole() -> None:
         boxes = segment(paper.camera(rng, paper.light(made.picture, 0.6), 1, 3)).boxes
         whole += len(boxes) == 1 and boxes[0, 2:].prod() > 0.9 * made.boxes[0, 2:].prod()
     assert whole >= 37
+
+
+def test_nothing_but_a_digit_cut_off_by_the_edge() -> None:
+    """Ink at the picture's edge alone: found or not, but no error."""
+    for digit in "1570":
+        rng = np.random.default_rng(1)
+        whole = paper.write_lines(rng, [paper.pick(rng, IMAGES, LABELS, digit)], paper.sheet(rng, (300, 300)), 90)
+        x, y, w, h = whole.boxes[0]
+        for cut in range(0, 80, 5):
+            picture = whole.picture[y + cut :, : x + w + 60]
+            well_formed(segment(picture), picture)
+            picture = whole.picture[: y + h - cut]
+            well_formed(segment(picture), picture)
