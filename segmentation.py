@@ -285,8 +285,7 @@ def _sheets(page: np.ndarray) -> list[tuple[tuple[int, int, int, int], np.ndarra
     step = max(1.0, min(height, width) / 120)
     small = _smaller(page, (round(width / step), round(height / step)))
     small = _close(small, min(small.shape[:2]) // 13)  # without what is written
-    best: list[float] = [0.0, 0.0]  # how far the sheets stand out: what is surely one, and what may be in the light
-    sheets: list[np.ndarray | None] = [None, None]
+    bright_places: list[tuple[float, np.ndarray]] = []  # how far each of them stands out at most
     for level in cv2.split(small):  # white is brighter than a table in each channel, a colour in one
         if np.ptp(level) < FLAT:
             continue
@@ -299,18 +298,22 @@ def _sheets(page: np.ndarray) -> list[tuple[tuple[int, int, int, int], np.ndarra
                     continue
                 inside = cv2.fillConvexPoly(np.zeros_like(level), hull, 1)
                 convex = cv2.mean(bright, inside)[0]
-                at_most = convex**3 * share**0.25
-                if convex < CONVEX or at_most <= min(best):
-                    continue
-                paper, fainter = _beside(small, inside)
-                least = fainter.min(axis=1)
-                if not len(least) or np.median(least) > FAINTER:
-                    continue
-                stands_out = at_most * (1 - np.median(least)) * paper.min() / max(1.0, paper.max())
-                shadow = (least > SHADOW[0]) & (fainter.max(axis=1) < SHADOW[1] * least)
-                for lit in (False, True):
-                    if stands_out > best[lit] and (lit or shadow.mean() < 0.15):
-                        best[lit], sheets[lit] = stands_out, inside
+                if convex >= CONVEX:
+                    bright_places.append((convex**3 * share**0.25, inside))
+    best: list[float] = [0.0, 0.0]  # how far the sheets stand out: what is surely one, and what may be in the light
+    sheets: list[np.ndarray | None] = [None, None]
+    for at_most, inside in sorted(bright_places, key=lambda place: -place[0]):
+        if at_most <= min(best):
+            break
+        paper, fainter = _beside(small, inside)
+        least = fainter.min(axis=1)
+        if not len(least) or np.median(least) > FAINTER:
+            continue
+        stands_out = at_most * (1 - np.median(least)) * paper.min() / max(1.0, paper.max())
+        shadow = (least > SHADOW[0]) & (fainter.max(axis=1) < SHADOW[1] * least)
+        for lit in (False, True):
+            if stands_out > best[lit] and (lit or shadow.mean() < 0.15):
+                best[lit], sheets[lit] = stands_out, inside
     made = []
     across, down = width / small.shape[1], height / small.shape[0]
     for lit, sheet in enumerate(sheets):
