@@ -547,9 +547,8 @@ def _parts(ink: np.ndarray, floor: np.ndarray, stages: dict) -> list[Part]:
     stages["mask"], ink = mask, ink.copy()
     found = whole = _connected(mask, seeds)
     for part in _large(found):
-        x0, y0, x1, y1 = part.box
         rest = ink.copy()
-        rest[y0:y1, x0:x1] &= ~cv2.dilate(part.mask, NEXT)
+        _wipe(rest, part)
         anew = _masks(rest, floor)
         if anew[3] < FAINT * pen:
             inner = _connected(anew[1], anew[2])
@@ -559,9 +558,8 @@ def _parts(ink: np.ndarray, floor: np.ndarray, stages: dict) -> list[Part]:
 
     def without(frames: list[Part]) -> Connected:
         for frame in frames:
-            x0, y0, x1, y1 = frame.box
             for picture in (lines, mask, ink):
-                picture[y0:y1, x0:x1] &= ~cv2.dilate(frame.mask, NEXT)
+                _wipe(picture, frame)
         return _connected(mask, seeds) if frames else found
 
     table = None
@@ -587,6 +585,12 @@ def _parts(ink: np.ndarray, floor: np.ndarray, stages: dict) -> list[Part]:
     if 0 < stages["share"] < WRITING:
         return []
     return [found.part(i) for i in found.kept[~_cut_off(found)[found.kept]].tolist()]
+
+
+def _wipe(picture: np.ndarray, part: Part) -> None:
+    """Take a part and the pixels around it away from a picture of the working size, H x W uint8, in place."""
+    x0, y0, x1, y1 = part.box
+    picture[y0:y1, x0:x1] &= ~cv2.dilate(part.mask, NEXT)
 
 
 def _cut_off(found: Connected) -> np.ndarray:
@@ -769,6 +773,8 @@ def _rulings(mask: np.ndarray, faint: np.ndarray, found: Connected, table: np.nd
         demands = min(least, 0.8 * cv2.boundingRect(level if table is None else table)[3]), 1, 0
     turned = _levelled(x, y, mask.shape)
     upright, across, more = _level_lines(mask.T.copy(), faint.T.copy(), found.thickness, turned, *demands)
+    if not number + more:
+        return mask, 0
     rulings, bands = level | upright.T, band | across.T
     # What is left of nothing but them: crossings, and where a hand's line is thicker.
     _, labels = cv2.connectedComponents(cv2.subtract(mask, rulings), connectivity=8)
@@ -778,8 +784,10 @@ def _rulings(mask: np.ndarray, faint: np.ndarray, found: Connected, table: np.nd
     return cv2.bitwise_or(rulings, bits.astype(np.uint8)[labels] * 255), number + more
 
 
-def _levelled(across: np.ndarray, along: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The homography (3 x 3) that makes lines level: that by which the profile of their pixels is the sharpest.
+def _levelled(across: np.ndarray, along: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, list[int]]:
+    """The homography (3 x 3) that makes lines level, and the size (width, height) that the picture has then.
+
+    It is that by which the profile of the lines' pixels is the sharpest.
 
     across, along: the pixels' coordinates at right angles to the lines and along them, in a picture of that size
     (width, height). Columns stay columns. Parallel lines seen aslant meet in a point: their tilt changes with
@@ -802,7 +810,9 @@ def _levelled(across: np.ndarray, along: np.ndarray, size: tuple[int, int]) -> n
     tilt, fan = sharpest(tilt + nearer * (TILTS[1] - TILTS[0]), fan + nearer * (FANS[1] - FANS[0]) / max(size))
     level = np.array([[1, 0, 0], [-tilt, 1, 0], [fan, 0, 1]]) @ _moved(-middle)
     corners = np.float32([[[0, 0], [size[0], 0], [0, size[1]], size]])
-    return _moved(-cv2.perspectiveTransform(corners, level)[0].min(axis=0)) @ level
+    corners = cv2.perspectiveTransform(corners, level)[0]
+    first, last = corners.min(axis=0), corners.max(axis=0)
+    return _moved(-first) @ level, np.ceil(last - first).astype(int).tolist()
 
 
 def _moved(by: np.ndarray) -> np.ndarray:
@@ -814,23 +824,21 @@ def _level_lines(
     mask: np.ndarray,
     faint: np.ndarray,
     thickness: float,
-    level: np.ndarray,
+    levelled: tuple[np.ndarray, list[int]],
     least: float,
     enough: float,
     slender: float,
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """The mask's pixels in lines that a homography (3 x 3) makes level, at least that long, but not what crosses them.
+    """The mask's pixels in lines level in the picture `levelled` and at least that long, but not what crosses them.
 
     Those that end in the picture count if they are `enough`, and each so many times as long as thick (`slender`). Also
     all that they cover, H x W uint8, and how many they are.
     """
     band = np.zeros_like(mask)
     length = round(max(14 * thickness, least / 10))  # no stroke of a digit is that straight for that long
-    height, width = faint.shape
-    corners = cv2.perspectiveTransform(np.float32([[[0, 0], [width, 0], [0, height], [width, height]]]), level)
-    size = np.ceil(corners[0].max(axis=0)).astype(int).tolist()
-    faint = cv2.warpPerspective(faint, level, size, flags=cv2.INTER_NEAREST)
+    level, size = levelled
     width = size[0]
+    faint = cv2.warpPerspective(faint, level, size, flags=cv2.INTER_NEAREST)
     swell = 2 * round(length / 16)
     swollen = cv2.dilate(faint, np.ones((1 + swell, 1), np.uint8))  # a sloped line's runs get long enough
     runs = cv2.morphologyEx(swollen, cv2.MORPH_OPEN, np.ones((1, length), np.uint8))
@@ -852,14 +860,16 @@ def _level_lines(
         middle = (np.arange(h) @ line)[filled] / columns[filled]
         pieces = np.array_split(np.arange(len(filled)), max(2, len(filled) // length))
         along = np.array([filled[0] - length, *(np.median(filled[i]) for i in pieces), filled[-1] + length])
-        height = np.array([np.median(middle[i]) for i in pieces])
-        height = np.array([2 * height[0] - height[1], *height, 2 * height[-1] - height[-2]])
-        points = np.stack([along + x, height + y], axis=1)[None]
+        rows = np.array([np.median(middle[i]) for i in pieces])
+        rows = np.array([2 * rows[0] - rows[1], *rows, 2 * rows[-1] - rows[-2]])
+        points = np.stack([along + x, rows + y], axis=1)[None]
         straight.append((through, thick, cv2.perspectiveTransform(points, np.linalg.inv(level))[0]))
     straight = [line for line in straight if line[0] or len(straight) >= enough]
+    if not straight:
+        return band, band, 0
     for _, thick, points in straight:
         cv2.polylines(band, [np.rint(points).astype(np.int32)], False, 255, round(thick) + 2)
-    thickest = max((thick for _, thick, _ in straight), default=0)
+    thickest = max(thick for _, thick, _ in straight)
     crossing = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((round(thickest) + 2, 1), np.uint8))
     return cv2.subtract(cv2.bitwise_and(band, mask), crossing), band, len(straight)
 
