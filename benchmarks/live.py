@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -138,16 +139,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the first clip as a video, measure nothing")
     opt = parser.parse_args(argv)
     size = tuple(int(n) for n in opt.size.split("x"))
+    made = partial(clip, opt.frames, size, in_room=opt.room)
 
     def body() -> None:
         if opt.write:
-            write(opt.write, (page.picture for page in clip(opt.frames, size, in_room=opt.room)))
+            write(opt.write, (page.picture for page in made()))
             return
         torch.set_num_threads(1)
         recognizer = Recognizer(opt.weights, "cpu", min_confidence=0.0, remember=True)
         print("seed   frames   lines right: steady   frame by frame   false digits a frame: steady   frame by frame")
         for seed in range(opt.seeds):
-            pages = list(clip(opt.frames, size, seed, in_room=opt.room))
+            pages = list(made(seed=seed))
             steady, false, judged = judge(recognizer, iter(pages), Tracker(0.5))
             single = Recognizer(opt.weights, "cpu", min_confidence=0.5)
             alone, flashes, _ = judge(single, iter(pages), None)
@@ -158,7 +160,7 @@ def main(argv: list[str] | None = None) -> int:
         with tempfile.TemporaryDirectory() as folder:
             video = Path(folder) / "clip.avi"
             for name, moved in (("moved by hand", 1.0), ("lying still", 0.0)):
-                write(video, (page.picture for page in clip(opt.frames, size, moved=moved, in_room=opt.room)))
+                write(video, (page.picture for page in made(moved=moved)))
                 for also, more in (("", ()), (" --record", ("--record", str(Path(folder) / "out.avi")))):
                     rates = [frames_a_second(video, "--weights", str(opt.weights), *more) for _ in range(3)]
                     print(
