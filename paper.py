@@ -29,6 +29,7 @@ Colour = tuple[float, float, float]
 BOX = 20  # MNIST fits its digits into 20 x 20 pixels: a digit `height` pixels high is enlarged height / BOX times
 MARGIN = 4  # patch pixels around a digit's ink, as MNIST's own: room for a broad pen's strokes
 DEBRIS = 0.08  # of a digit's largest part: smaller ones beside it are scanning dirt, larger ones a 5's flag
+LOOP = 2  # patch pixels: how wide a loop stays open whatever the pen
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,8 @@ def stroke_field(patch: np.ndarray, width: float | None = None, detail: int = 4)
     if not patch.any():
         raise ValueError("a digit's patch without ink can't be written")
     x, y, w, h = cv2.boundingRect((patch > 0).astype(np.uint8))
-    ink = cv2.copyMakeBorder(patch[y : y + h, x : x + w], *(MARGIN,) * 4, cv2.BORDER_CONSTANT).astype(np.float32)
+    ink = cv2.copyMakeBorder(patch[y : y + h, x : x + w], *(MARGIN,) * 4, cv2.BORDER_CONSTANT)
+    ink = cv2.subtract(ink, enclosed(ink)).astype(np.float32)  # else the next steps would fill small loops
     ink = cv2.resize(ink, None, fx=detail, fy=detail, interpolation=cv2.INTER_CUBIC)
     ink = cv2.GaussianBlur(ink, (0, 0), 0.45 * detail)  # the steps of MNIST's pixels go, its strokes stay
     mask = (ink > 0.45 * ink.max()).astype(np.uint8)  # a little under a half: thin strokes lose height in the blur
@@ -114,8 +116,26 @@ def stroke_field(patch: np.ndarray, width: float | None = None, detail: int = 4)
         half = width / 2 * detail
         own = 2 * float(inside[mask > 0].mean())  # half a stroke: its places lie a quarter of it deep on average
         middle = cv2.distanceTransform(1 - skeleton(mask), cv2.DIST_L2, cv2.DIST_MASK_5)
-        depth = np.maximum(half - middle, depth + (half - own))  # the second: a loop that was filled stays filled
+        drawn = np.maximum(half - middle, depth + (half - own))  # the second: a loop that was filled stays filled
+        # With a broad pen people write larger loops: they stay open as wide as LOOP, or as they were.
+        count, loops = cv2.connectedComponents(1 - mask, connectivity=4)
+        widest = np.zeros(count, np.float32)
+        np.maximum.at(widest, loops, -depth)
+        widest[[0, loops[0, 0]]] = np.inf  # neither ink nor the paper around the digit is a loop
+        depth = np.minimum(drawn, depth + np.maximum(0, widest - LOOP / 2 * detail)[loops])
     return cv2.GaussianBlur(depth / detail, (0, 0), 0.4 * detail)
+
+
+def enclosed(ink: np.ndarray) -> np.ndarray:
+    """How much darker each place is than all ways out of it to the border, 0 outside of loops: H x W uint8, as the ink.
+
+    Holes are filled by erosions above the picture: P. Soille, "Morphological Image Analysis", 1999, pp. 173-174.
+    """
+    cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+    before, filled = None, np.full_like(ink, 255)
+    while before is None or (filled != before).any():
+        before, filled = filled, cv2.max(cv2.erode(filled, cross, borderType=cv2.BORDER_CONSTANT, borderValue=0), ink)
+    return filled - ink
 
 
 @lru_cache(maxsize=1)

@@ -124,6 +124,19 @@ def test_stroke_width_is_the_pens(height, width):
     assert np.median(found) == pytest.approx(width * height, rel=0.25)
 
 
+@pytest.mark.parametrize("width", [None, 0.05, 0.09, 0.16])
+def test_loops_stay_open(width):
+    """An 8 whose upper bow a broad pen fills is a 6, and a 6 without its loop is nothing."""
+
+    def loops(ink: np.ndarray) -> int:
+        return cv2.connectedComponents((ink < 0.5).astype(np.uint8), connectivity=4)[0] - 2
+
+    looped = IMAGES[np.isin(LABELS, (0, 6, 8, 9))][:400]
+    in_mnist = np.array([loops(cv2.resize(n / 255, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)) for n in looped])
+    drawn = np.array([loops(np.pad(paper.ink_of(n, 80, width=width)[0], 1)) for n in looped])
+    assert (drawn < in_mnist).mean() < 0.03
+
+
 def test_stroke_edges_are_smooth_when_big():
     """No steps of the 28x28 patch at 20 times its size: taking out what is shorter than a step shortens no outline."""
 
