@@ -131,7 +131,7 @@ def test_loops_stay_open(width):
     def loops(ink: np.ndarray) -> int:
         return cv2.connectedComponents((ink < 0.5).astype(np.uint8), connectivity=4)[0] - 2
 
-    looped = IMAGES[np.isin(LABELS, (0, 6, 8, 9))][:400]
+    looped = IMAGES[np.isin(LABELS, (0, 6, 8, 9))][::5]
     in_mnist = np.array([loops(cv2.resize(n / 255, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)) for n in looped])
     drawn = np.array([loops(np.pad(paper.ink_of(n, 80, width=width)[0], 1)) for n in looped])
     assert (drawn < in_mnist).mean() < 0.03
