@@ -33,7 +33,8 @@ import segmentation
 import touching
 from LeNet_5 import NOT_A_DIGIT, NOTHING
 from paper import PENS, Page
-from segmentation import BOX, PATCH, Part, segment
+from parts import Part, whole
+from segmentation import BOX, PATCH, segment
 from utils import write_atomically
 
 
@@ -343,7 +344,7 @@ def shown(
     if rng.random() < CLEAN:
         ink, where = enlarged(strip, owners, rng.uniform(1.1, 2.4), smooth=rng.random() < 0.6)
         ink = seen(rng, ink)
-        return ink, [segmentation.whole(ink)], where.astype(np.uint8), 0.7 * len(ink), float(rng.normal(0, 0.1))
+        return ink, [whole(ink)], where.astype(np.uint8), 0.7 * len(ink), float(rng.normal(0, 0.1))
     picture, where = on_paper(rng, strip, owners)
     found = segmentation.find(picture)
     if not len(found.digits):
@@ -419,7 +420,7 @@ def cut_signs(rng: np.random.Generator, images: np.ndarray, labels: np.ndarray, 
         digit = int(rng.integers(10)) if rng.random() < 0.25 else NOT_A_DIGIT
         sign = no_digit(rng, images, labels) if digit == NOT_A_DIGIT else other_digit(rng, digit)
         ink = seen(rng, cv2.resize(sign, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC))
-        patches.append(segmentation.patches(ink, [segmentation.whole(ink)], [rng.normal(0, 0.1)]))
+        patches.append(segmentation.patches(ink, [whole(ink)], [rng.normal(0, 0.1)]))
         truth.append(digit)
     return np.concatenate(patches), np.array(truth, np.int64)
 
@@ -571,7 +572,7 @@ def written(
     """
     code = b"".join(
         (Path(__file__).parent / name).read_bytes()
-        for name in ("pages.py", "paper.py", "segmentation.py", "touching.py")
+        for name in ("pages.py", "paper.py", "ink.py", "parts.py", "segmentation.py", "touching.py")
     )
     key = hashlib.sha256(code + images.tobytes() + f"{pages} {seed} {make.__name__}".encode()).hexdigest()[:16]
     file = cache / f"written-{key}.npz"

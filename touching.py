@@ -18,7 +18,8 @@ import cv2
 import numpy as np
 
 from LeNet_5 import NOT_A_DIGIT
-from segmentation import Found, Part, patches, strip
+from parts import Part
+from segmentation import Found, patches, strip
 
 CUTS = 16  # at most, for each square of a component
 THROUGH = 0.2, 0.35, 0.5, 0.65, 0.8  # of the height: rows through whose places paths are looked for

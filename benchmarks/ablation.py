@@ -29,8 +29,10 @@ from test_demo import errors_between
 from test_segmentation import composed
 from tqdm import tqdm
 
+import ink
 import options
 import paper
+import parts
 import recognition
 import segmentation
 import touching
@@ -51,26 +53,26 @@ def colourless(page: np.ndarray, bright_strokes: bool) -> np.ndarray:
     return cv2.bitwise_not(grey) if bright_strokes else grey
 
 
-def no_noise(ink: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def no_noise(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A floor that knows of the least contrast only."""
-    level = np.full((2, 2), np.median(ink), np.uint8)
-    return level, level + int(segmentation.CONTRAST * (255 - segmentation.PAPER))
+    level = np.full((2, 2), np.median(picture), np.uint8)
+    return level, level + int(ink.CONTRAST * (255 - ink.PAPER))
 
 
 STAGES = {  # what is switched off: where, which name, what stands in for it
     "nothing": (),
-    "sheets before something else": (segmentation, "_sheets", lambda page: []),
-    "polarity by votes (mean grey instead)": (segmentation, "_bright_on_dark", lambda grey: grey.mean() < 128),
-    "colour (grey instead of the darkest channel)": (segmentation, "_dark", colourless),
-    "background divided out": (segmentation, "_close", evenly_lit),
-    "shadows' corners": (segmentation, "_with_corners", lambda *_: None),
-    "noise floor": (segmentation, "_floor", no_noise),
-    "noisy pictures smoothed": (segmentation, "NOISY", 256),
-    "rulings": (segmentation, "_rulings", lambda mask, *_: (mask, 0)),
-    "writing fainter than its frame": (segmentation, "_large", lambda found: []),
-    "frames": (segmentation, "_frames", lambda *_, **__: []),
-    "is it writing at all": (segmentation, "WRITING", 0.0),
-    "pieces at the edge": (segmentation, "_cut_off", lambda found: np.zeros_like(found.at_edge)),
+    "sheets before something else": (segmentation, "find_sheets", lambda page: []),
+    "polarity by votes (mean grey instead)": (ink, "_bright_on_dark", lambda grey: grey.mean() < 128),
+    "colour (grey instead of the darkest channel)": (ink, "_dark", colourless),
+    "background divided out": (parts, "fill_dark", evenly_lit),
+    "shadows' corners": (parts, "with_corners", lambda *_: None),
+    "noise floor": (ink, "_floor", no_noise),
+    "noisy pictures smoothed": (ink, "NOISY", 256),
+    "rulings": (parts, "_rulings", lambda mask, *_: (mask, 0)),
+    "writing fainter than its frame": (parts, "_large", lambda found: []),
+    "frames": (parts, "_frames", lambda *_, **__: []),
+    "is it writing at all": (parts, "WRITING", 0.0),
+    "pieces at the edge": (parts, "_cut_off", lambda found: np.zeros_like(found.at_edge)),
     "joining broken strokes": (segmentation, "_join", lambda layout, slope: layout),
     "punctuation": (segmentation, "_digits_only", lambda row, *_: row),
     "slope": (segmentation, "_slope", lambda *_: segmentation.LEVEL),

@@ -15,8 +15,9 @@ import options
 import pages
 import paper
 import touching
+from parts import whole
 from recognition import Recognizer
-from segmentation import GREY, PATCH, SEEN, STRIP, find, patches, strip, whole
+from segmentation import GREY, PATCH, SEEN, STRIP, find, patches, strip
 
 
 @pytest.fixture(scope="module")
