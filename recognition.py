@@ -185,7 +185,7 @@ class Recognizer:
     def _classify(self, patches: np.ndarray) -> np.ndarray:
         beliefs = torch.softmax(predict(self.model, torch.from_numpy(patches).to(self.device)), 1)
         beliefs = functional.pad(beliefs, (0, DIGITS + 1 - beliefs.shape[1])).cpu().numpy()
-        return reweighted(beliefs, np.full(len(beliefs), CAUTION, np.float32))
+        return reweighted(beliefs, np.float32(CAUTION))
 
     def _read(self, found: Found) -> tuple[np.ndarray, np.ndarray]:
         """The digits' patches, and what the network makes of them."""

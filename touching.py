@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import reduce
 
 import cv2
@@ -283,6 +283,49 @@ def _within(inner: tuple[int, int, int, int], outer: tuple[int, int, int, int]) 
     return inner[0] >= outer[0] and inner[1] >= outer[1] and inner[2] <= outer[2] and inner[3] <= outer[3]
 
 
+@dataclass(frozen=True, eq=False)
+class Lattice:
+    """All ways to group the pieces of one chain."""
+
+    chain: list[int]  # the digits (their numbers) that it is made of
+    whole: Part  # all of them
+    groups: list[tuple[int, int]]  # M: the first piece of each and the one after its last
+    parts: list[Part]  # M: each group's ink
+    count: int  # of pieces
+
+
+def lattice_of(found: Found, chain: list[int], height: float) -> Lattice:
+    """All ways to group the pieces of some digits (their numbers) of a line whose digits are `height` pixels high."""
+    pieces = [found.digits[i] for i in chain]
+    groups, count = candidates(found.ink, pieces, height)
+    return Lattice(chain, reduce(Part.merged, pieces), list(groups), list(groups.values()), count)
+
+
+def grouped(
+    found: Found, lattice: Lattice, beliefs: np.ndarray, odds: float, spell: Speller | None
+) -> tuple[list[int], np.ndarray]:
+    """The likeliest groups (places among the lattice's M) that cover all its pieces, and what is to be believed of each.
+
+    beliefs: of all groups, M x 11 probabilities. odds: how many times likelier "not a digit" is. No groups: none do.
+    """
+    digits, probabilities = likeliest(reweighted(beliefs, odds))
+    kept = best_grouping(lattice.groups, probabilities, lattice.count)
+    uncut = [lattice.parts[k].box for k in kept] == [found.digits[i].box for i in lattice.chain]
+    if spell is None or not kept or uncut:  # what nobody had to cut the other network knows better
+        return kept, beliefs[kept]
+    text = digits[kept].tolist()
+    signs, likely, as_cut = spell(strip(found.ink, lattice.whole, found.slopes[lattice.chain[0]]), text)
+    if likely > as_cut + SPELT and likely > math.log(0.5):
+        spelt = spelled_grouping(lattice.groups, beliefs, lattice.count, signs)
+        if spelt:
+            kept, text, as_cut = spelt, signs, likely
+    # Either the string is right, or each piece is what it looks like. A sign alone is the other network's.
+    share = math.exp(as_cut) if len(text) > 1 else 0.0
+    mixed = beliefs[kept] * (1 - share)
+    mixed[np.arange(len(kept)), text] += share
+    return kept, mixed
+
+
 def regroup(
     found: Found, beliefs: np.ndarray, judge: Judge, context: Context, spell: Speller | None
 ) -> tuple[Found, np.ndarray]:
@@ -294,50 +337,28 @@ def regroup(
     units = np.arange(len(beliefs))
     for chain in again:
         units[chain] = chain[0]
-    odds = context(units)  # the pieces of a digit say nothing about what stands around it
-    heights = line_heights(found)
-    digits_around = among_digits(found, probabilities)
-    lattices, parts, drawn, their_odds = [], [], [], []
-    for chain in again:
-        pieces = [found.digits[i] for i in chain]
-        whole = reduce(Part.merged, pieces)
-        groups, count = candidates(found.ink, pieces, heights[chain[0]])
-        slopes = [found.slopes[chain[0]]] * len(groups)
-        lattices.append((groups, count, whole))
-        parts += groups.values()
-        drawn.append(patches(found.ink, list(groups.values()), slopes, whole))
-        # Among letters a cut has to be surer; among digits it must still prove itself.
-        their_odds += [max(1.0, odds[chain[0]])] * len(groups)
-    theirs, odds_of = judge(np.concatenate(drawn)).copy(), np.array(their_odds)
-    their_digits, their_probabilities = likeliest(reweighted(theirs, odds_of))
-    entries = [[(found.digits[i], found.lines[i], found.slopes[i], beliefs[i])] for i in range(len(beliefs))]
-    start = 0
-    for chain, (groups, count, whole) in zip(again, lattices):
-        place = np.arange(start, start + len(groups))
-        start += len(groups)
-        kept = place[best_grouping(list(groups), their_probabilities[place], count)]
-        uncut = [parts[k].box for k in kept] == [found.digits[i].box for i in chain]
-        if spell is not None and len(kept) and not uncut:  # what nobody had to cut the other network knows better
-            text = their_digits[kept].tolist()
-            signs, likely, as_cut = spell(strip(found.ink, whole, found.slopes[chain[0]]), text)
-            if likely > as_cut + SPELT and likely > math.log(0.5):
-                spelt = spelled_grouping(list(groups), theirs[place], count, signs)
-                if spelt:
-                    kept, text, as_cut = place[spelt], signs, likely
-            # Either the string is right, or each piece is what it looks like. A sign alone is the other network's.
-            share = math.exp(as_cut) if len(text) > 1 else 0.0
-            theirs[kept] *= 1 - share
-            theirs[kept, text] += share
-            their_digits[kept], their_probabilities[kept] = likeliest(reweighted(theirs[kept], odds_of[kept]))
+    # The pieces of a digit say nothing about what stands around it. Among letters a cut has to be surer; among digits
+    # it must still prove itself.
+    odds = np.maximum(1.0, context(units))
+    heights, digits_around = line_heights(found), among_digits(found, probabilities)
+    lattices = [lattice_of(found, chain, heights[chain[0]]) for chain in again]
+    drawn = [patches(found.ink, one.parts, found.slopes[one.chain[:1] * len(one.parts)], one.whole) for one in lattices]
+    theirs = np.split(judge(np.concatenate(drawn)), np.cumsum([len(one) for one in drawn[:-1]]))
+    entries = [[entry] for entry in zip(found.digits, found.lines, found.slopes, beliefs)]
+    for lattice, of_groups in zip(lattices, theirs):
+        chain, first = lattice.chain, lattice.chain[0]
+        kept, mixed = grouped(found, lattice, of_groups, odds[first], spell)
+        parts = [lattice.parts[k] for k in kept]
+        digits, probabilities = likeliest(reweighted(mixed, odds[first]))
         width = sum(found.digits[i].width for i in chain)
-        maybe_letter = not digits_around[chain[0]] and width < LETTER[1] * heights[chain[0]]
-        strokes = maybe_letter and (their_digits[kept] == 1).all() and not _parallel([parts[k] for k in kept])
-        accepted = their_probabilities[kept] >= ACCEPTED  # among digits most are enough: the others stay unread
-        if len(kept) and not strokes and (accepted.all() or (digits_around[chain[0]] and accepted.mean() > 0.5)):
+        maybe_letter = not digits_around[first] and width < LETTER[1] * heights[first]
+        strokes = maybe_letter and (digits == 1).all() and not _parallel(parts)
+        accepted = probabilities >= ACCEPTED  # among digits most are enough: the others stay unread
+        if kept and not strokes and (accepted.all() or (digits_around[first] and accepted.mean() > 0.5)):
             for i in chain:
                 entries[i] = []
-            line, slope = found.lines[chain[0]], found.slopes[chain[0]]
-            entries[chain[0]] = [(parts[k], line, slope, theirs[k]) for k in kept]
+            line, slope = found.lines[first], found.slopes[first]
+            entries[first] = [(part, line, slope, its) for part, its in zip(parts, mixed)]
     new_parts, lines, slopes, beliefs = zip(*(entry for some in entries for entry in some))
     return replace(found, digits=list(new_parts), lines=np.array(lines), slopes=np.array(slopes)), np.array(beliefs)
 
@@ -360,7 +381,8 @@ def likeliest(beliefs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return digits, beliefs[np.arange(len(beliefs)), digits]
 
 
-def reweighted(beliefs: np.ndarray, odds: np.ndarray) -> np.ndarray:
-    """N x 11 probabilities where "not a digit" is so many times (N) likelier than before."""
-    beliefs = np.concatenate([beliefs[:, :NOT_A_DIGIT], beliefs[:, NOT_A_DIGIT:] * odds[:, None]], axis=1)
+def reweighted(beliefs: np.ndarray, odds: np.ndarray | float) -> np.ndarray:
+    """N x 11 probabilities where "not a digit" is so many times (N, or one for all) likelier than before."""
+    none = beliefs[:, NOT_A_DIGIT:] * np.reshape(odds, (-1, 1))
+    beliefs = np.concatenate([beliefs[:, :NOT_A_DIGIT], none], axis=1)
     return beliefs / beliefs.sum(axis=1, keepdims=True)
