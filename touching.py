@@ -304,7 +304,7 @@ def lattice_of(found: Found, chain: list[int], height: float) -> Lattice:
 def grouped(
     found: Found, lattice: Lattice, beliefs: np.ndarray, odds: float, spell: Speller | None
 ) -> tuple[list[int], np.ndarray]:
-    """The likeliest groups (places among the lattice's M) that cover all its pieces, and what is to be believed of each.
+    """The likeliest groups (places among the lattice's M) that cover all its pieces, and what to believe of each.
 
     beliefs: of all groups, M x 11 probabilities. odds: how many times likelier "not a digit" is. No groups: none do.
     """
@@ -342,7 +342,10 @@ def regroup(
     odds = np.maximum(1.0, context(units))
     heights, digits_around = line_heights(found), among_digits(found, probabilities)
     lattices = [lattice_of(found, chain, heights[chain[0]]) for chain in again]
-    drawn = [patches(found.ink, one.parts, found.slopes[one.chain[:1] * len(one.parts)], one.whole) for one in lattices]
+    drawn = [
+        patches(found.ink, one.parts, np.full(len(one.parts), found.slopes[one.chain[0]]), one.whole)
+        for one in lattices
+    ]
     theirs = np.split(judge(np.concatenate(drawn)), np.cumsum([len(one) for one in drawn[:-1]]))
     entries = [[entry] for entry in zip(found.digits, found.lines, found.slopes, beliefs)]
     for lattice, of_groups in zip(lattices, theirs):
