@@ -158,7 +158,7 @@ def drawing(rng: np.random.Generator, thickness: int = 5) -> np.ndarray:
     """A scribble, figure or blob, CANVAS x CANVAS uint8, bright on 0."""
     turn = np.linspace(0, 1, 64)
     around = 2 * np.pi * turn
-    kind = rng.integers(10)
+    kind = rng.integers(9)
     if kind == 0:  # a polygon or a star, open or closed
         n = int(rng.integers(3, 8))
         angle = 2 * np.pi * np.arange(n) / n + rng.uniform(0, 7)
@@ -191,8 +191,6 @@ def drawing(rng: np.random.Generator, thickness: int = 5) -> np.ndarray:
             strokes += [np.array([[-1, y], [1, y + rng.uniform(-0.3, 0.3)]]) for y in places]
     elif kind == 6:  # strokes that cross or meet anywhere
         strokes = [rng.uniform(-1, 1, (2, 2)) for _ in range(rng.integers(2, 6))]
-    elif kind == 9:  # something struck out: a hand to and fro
-        strokes = [rng.uniform(-1, 1, (rng.integers(4, 13), 2)) * rng.uniform(0.4, 1, 2)]
     else:  # scribble: a hand that wanders
         points = cv2.GaussianBlur(rng.standard_normal((1, 64, 2)), (0, 0), rng.uniform(2.5, 6))[0]
         points -= points.min(0)
