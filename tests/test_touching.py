@@ -175,7 +175,7 @@ def test_nothing_is_looked_at_again_where_nothing_is_in_doubt(digits):
 
 def test_what_stays_in_doubt_is_looked_at_once(digits, monkeypatch):
     """Live, an unreadable thing on a page that lies still costs its cuts in one frame, not in every one."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(2)
     page = paper.write_lines(rng, [paper.pick(rng, *digits, "157922")], paper.sheet(rng, (640, 300)), height=60)
     picture = paper.draw(
         rng, page.picture, [rng.uniform(0, 1, (9, 2)) * (150, 70) + (400, 200)], 5, paper.PENS["marker"]
