@@ -15,15 +15,16 @@ from pathlib import Path
 
 DEFAULT_WEIGHTS = Path(__file__).parent / "weights" / "reader.pt"
 DEFAULT_STRINGS = DEFAULT_WEIGHTS.with_name("strings.pt")
+RECIPE = "epochs", "augment", "batch_size", "lr", "lr_decay", "label_smoothing", "ema", "pages", "easy", "precision"
 # What train.py does with each network unless the command line says otherwise (how it was found: docs/NETWORKS.md).
 RECIPES = {
-    arch: dict(zip(("epochs", "augment", "batch_size", "lr", "lr_decay", "ema", "pages", "easy", "precision"), values))
+    arch: dict(zip(RECIPE, values))
     for arch, values in {
-        "article": (6, "affine", 128, 3e-3, 0.5, 0.995, 0, 1.0, "auto"),
-        "1998": (20, "affine", 128, 3e-3, 0.8, 0.995, 0, 1.0, "fp32"),
-        "modern": (60, "elastic", 128, 3e-3, 0.92, 0.999, 0, 1.0, "auto"),
-        "reader": (14, "elastic", 128, 3e-3, 0.93, 0.999, 3000, 0.15, "auto"),
-        "strings": (12, "strip", 64, 2e-3, 0.9, 0.999, 5000, 0.15, "auto"),
+        "article": (6, "affine", 128, 3e-3, 0.5, 0.05, 0.995, 0, 1.0, "auto"),
+        "1998": (20, "affine", 128, 3e-3, 0.8, 0.05, 0.995, 0, 1.0, "fp32"),
+        "modern": (60, "elastic", 128, 3e-3, 0.92, 0.05, 0.999, 0, 1.0, "auto"),
+        "reader": (14, "elastic", 128, 3e-3, 0.93, 0.05, 0.999, 3000, 0.15, "auto"),
+        "strings": (12, "strip", 64, 2e-3, 0.9, 0.0, 0.999, 5000, 0.15, "auto"),
     }.items()
 }
 SAMPLES = Path(__file__).parent / "samples"
@@ -273,9 +274,9 @@ def train_parser() -> Parser:
     learning.add_argument(
         "--label_smoothing",
         type=fraction,
-        default=0.05,
         metavar="X",
-        help="share of the target spread over all classes, against overconfidence; 0: off (default: %(default)s)",
+        help="share of the target spread over all classes, against overconfidence; 0: off; strings know none "
+        f"{_recipes('label_smoothing')}",
     )
     learning.add_argument(
         "--easy",

@@ -121,7 +121,6 @@ class Trainer:
         )
         self.random = torch.Generator().manual_seed(opt.seed)  # shuffling and augmentation: on the CPU, one for all
         self.losses: Tensor | None = None  # of each image when it was seen last
-        self.strings = opt.arch == "strings"
 
     def choose(self, count: int) -> Tensor:
         """Which of so many images take part in the next epoch: what was read well when it was seen last seldom does.
@@ -132,9 +131,8 @@ class Trainer:
             self.losses = torch.full((count,), math.inf, device=self.device)
         if self.opt.easy == 1:
             return torch.arange(count)
-        smoothing = 0.0 if self.strings else self.opt.label_smoothing
-        target = torch.full((self.model.outputs,), smoothing / self.model.outputs)
-        target[0] += 1 - smoothing
+        target = torch.full((self.model.outputs,), self.opt.label_smoothing / self.model.outputs)
+        target[0] += 1 - self.opt.label_smoothing
         least = torch.distributions.Categorical(target).entropy()  # the loss of an answer that is the target
         odds = ((self.losses.cpu() - least) / EASY).clamp(self.opt.easy, 1)
         return (torch.rand(count, generator=self.random) < odds).nonzero()[:, 0]
@@ -172,7 +170,7 @@ class Trainer:
             self.step += 1
             if done % CHECK_EVERY == 0 or done == len(indices):
                 mean = losses.item() / done
-                check_loss(mean, self.step, self.opt.lr, math.inf if self.strings else GUESSING)
+                check_loss(mean, self.step, self.opt.lr, math.inf if self.opt.arch == "strings" else GUESSING)
                 accuracy = hits.item() / (done * len(index))
                 bar.set_postfix_str(f"loss {mean:.4f}, accuracy {100 * accuracy:.2f} %, rate {rate:.1e}")
         self.epoch += 1
