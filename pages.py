@@ -83,7 +83,7 @@ OTHERS = 0.16  # of the digits on pages and in strings are not MNIST's
 STRINGS, SIGNS = 8, 20  # of touching digits, and alone, for each page
 CLEAN = 0.75  # of the strings are cut from clean ink, the others found on paper
 STRIPS, LONGEST, WIDTH = 40, 3, 104  # strings a page as strips, signs of one at most, and pixels that a strip is wide
-SIGNS_TOO = 0.08, 0.4  # of those of several signs, and of one: they are hard to read, and what is hard is seen often
+SIGNS_TOO = 0.08  # of those of several signs, for they are hard to read, and what is hard is seen often
 PER_CHUNK = 16  # pages that a process makes at a time
 
 
@@ -287,17 +287,17 @@ def enlarged(strip: np.ndarray, owners: np.ndarray, zoom: float, smooth: bool) -
 
 
 def random_strip(
-    rng: np.random.Generator, images: np.ndarray, labels: np.ndarray, signs_too: tuple[float, float] = (0.25, 0.6)
+    rng: np.random.Generator, images: np.ndarray, labels: np.ndarray, signs_too: float = 0.25
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """One to three touching digits and signs: what `strip_of` gives, and n labels.
 
-    signs_too: how often one of several, and one alone, is no digit.
+    signs_too: how often one of several is no digit.
     """
     rows = rng.integers(len(images), size=1 + int(rng.choice(LONGEST, p=[0.2, 0.4, 0.4])))
     signs, names = images[rows].copy(), labels[rows].copy()
     for k in np.flatnonzero(rng.random(len(rows)) < OTHERS):  # a 1 with a flag is no 11
         signs[k] = other_digit(rng, int(names[k]))
-    if rng.random() < signs_too[len(rows) == 1]:  # % is no 96
+    if rng.random() < (signs_too if len(rows) > 1 else 0.6):  # % is no 96
         signs[0], names[0] = no_digit(rng, images, labels), NOT_A_DIGIT
     order = rng.permutation(len(rows))
     return *strip_of(rng, signs[order]), names[order]
