@@ -113,7 +113,7 @@ def find_strokes(page: np.ndarray, stages: dict, bright_strokes: bool | None = N
 
 def out_of_shadows(ink: np.ndarray, parts: list[Part], stages: dict) -> tuple[np.ndarray, list[Part]]:
     """What `find_strokes` gives and noted in `stages`, or that without shadows' corners if this is clearer."""
-    if stages["share"] < WRITING:
+    if not stages["share"]:
         return ink, parts
     crossing = math.ceil(CROSSING * stages["thickness"] / 2) + 1  # of `half`
     paper = with_corners(stages["paper"], stages["half"], crossing)
@@ -363,7 +363,8 @@ def _levelled(across: np.ndarray, along: np.ndarray, size: tuple[int, int]) -> t
     their place.
     """
     middle = np.array(size) / 2
-    y, x = (n[:: 1 + len(n) // 1_000] - m for n, m in zip((across, along), middle[::-1]))  # enough to tell
+    some = np.random.default_rng(0).integers(len(across), size=2_000)  # enough to tell; every nth could lie on a grid's
+    y, x = across[some] - middle[1], along[some] - middle[0]
 
     def sharpest(tilts: np.ndarray, fans: np.ndarray) -> tuple[float, float]:
         tilts, fans = (n.ravel() for n in np.meshgrid(tilts, fans))
@@ -414,7 +415,7 @@ def _level_lines(
     bridged = cv2.dilate(runs, np.ones((5, length), np.uint8))
     _, labels, stats, _ = cv2.connectedComponentsWithStats(bridged, connectivity=8)
     straight: list[tuple[bool, float, np.ndarray]] = []  # whether each goes through the picture, thickness, points
-    for i in np.flatnonzero((stats[1:, 2] - length >= least) & (stats[1:, 3] <= stats[1:, 2] / 3)) + 1:
+    for i in np.flatnonzero((stats[1:, 2] >= least) & (stats[1:, 3] <= stats[1:, 2] / 3)) + 1:
         x, y, w, h = (int(n) for n in stats[i, :4])
         line = (runs[y : y + h, x : x + w] > 0) & (labels[y : y + h, x : x + w] == i)
         columns = line.sum(axis=0)
@@ -423,7 +424,9 @@ def _level_lines(
         thick = max(1.0, float(np.median(columns[filled])) - swell)
         edge = max(2 * thick, 0.02 * width)
         through = x + filled[0] <= edge and x + filled[-1] >= width - edge
-        if len(filled) < 0.7 * span or thick > 2 * thickness or not (through or span >= slender * thick):
+        if span < least or len(filled) < 0.7 * span or thick > 2 * thickness:
+            continue
+        if not (through or span >= slender * thick):
             continue
         # Its middle, by medians over stretches: digits that stand on the line don't pull it off its way.
         middle = (np.arange(h) @ line)[filled] / columns[filled]

@@ -99,10 +99,12 @@ def find(image: np.ndarray, single: bool = False, stages: dict | None = None, fi
 def _find(image: np.ndarray, single: bool, stages: dict, fine: bool, sheets: bool) -> Found:
     """As `find`; sheets: where the picture seems not to be all paper, a sheet of it is looked for. Else it is one."""
     whole = sheets
+    bright_strokes = None  # found out once if that is clear: at another size the votes may be others
     # Of the working area: a pen that is thick enough mostly needs no more than a quarter, in half of the time.
     for part in (1.0,) if fine or image.shape[0] * image.shape[1] <= WORK_AREA / 8 else (0.25, 1.0):
         page = shrink(image, part)
-        ink, parts = find_strokes(page, stages)
+        ink, parts = find_strokes(page, stages, bright_strokes)
+        bright_strokes = stages["bright strokes"] if stages["share"] > CLEARLY else None
         if sheets and (found := _find_on_sheet(image, single, stages, fine, len(parts))):
             return found
         sheets = False
@@ -112,7 +114,7 @@ def _find(image: np.ndarray, single: bool, stages: dict, fine: bool, sheets: boo
         larger = min(CLEAR / stages["thickness"], (WORK_AREA / (page.shape[0] * page.shape[1])) ** 0.5)
         if parts and larger > 1.2:
             page = cv2.resize(page, None, fx=larger, fy=larger, interpolation=cv2.INTER_CUBIC)
-            ink, parts = find_strokes(page, stages)
+            ink, parts = find_strokes(page, stages, bright_strokes)
     if whole:  # beside what is no sheet everything looks more like writing
         ink, parts = out_of_shadows(ink, parts, stages)
     rows: list[tuple[list[Part], float]] = []
