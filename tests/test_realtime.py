@@ -12,6 +12,8 @@ import os
 import re
 import shutil
 import signal
+import socketserver
+import struct
 import subprocess
 import sys
 import threading
@@ -247,6 +249,79 @@ def test_user_and_password_reach_the_phone_and_nobody_else(script):
     assert "anna" not in run.stdout + run.stderr and "gehe" not in run.stdout + run.stderr
     with Phone(locked) as phone:
         assert_one_line_error(script("demo_realtime.py", "--source", phone.url, "--headless"), "401", "USER:PASSWORD")
+
+
+class NetworkCamera(socketserver.StreamRequestHandler):
+    """A network camera on loopback: RTSP (RFC 2326), its pictures as MPEG-TS in RTP packets on the same connection."""
+
+    def handle(self) -> None:
+        self.server.asked.append(None)
+        while request := self.request_line():
+            method, number, authorization = request
+            if self.server.password and authorization is None:
+                self.answer(number, "401 Unauthorized", 'WWW-Authenticate: Basic realm="camera"')
+                continue
+            self.server.asked[-1] = authorization
+            if method == "DESCRIBE":
+                self.answer(number, "200 OK", "Content-Type: application/sdp", body="v=0\r\nm=video 0 RTP/AVP 33\r\n")
+            elif method == "SETUP":
+                self.answer(number, "200 OK", "Transport: RTP/AVP/TCP;unicast;interleaved=0-1", "Session: 1")
+            else:
+                self.answer(number, "200 OK", "Session: 1")
+            if method == "PLAY":
+                self.play()
+                return
+
+    def request_line(self) -> tuple[str, str, str | None] | None:
+        """A request's method, number and credentials."""
+        lines = [line.decode().strip() for line in iter(self.rfile.readline, b"\r\n") if line]
+        if not lines:
+            return None
+        fields = dict(line.split(": ", 1) for line in lines[1:])
+        return lines[0].split()[0], fields["CSeq"], fields.get("Authorization")
+
+    def answer(self, number: str, status: str, *fields: str, body: str = "") -> None:
+        head = [f"RTSP/1.0 {status}", f"CSeq: {number}", *fields, f"Content-Length: {len(body)}"]
+        self.wfile.write("\r\n".join([*head, "", body]).encode())
+
+    def play(self) -> None:
+        """The video at its pace, seven of its packets of 188 bytes in each of RTP's; then it breaks off."""
+        video = self.server.video
+        with contextlib.suppress(OSError):
+            for k, at in enumerate(range(0, len(video), 7 * 188)):
+                payload = video[at : at + 7 * 188]
+                header = struct.pack(">BBHII", 0x80, 33, k, int(90_000 * at / len(video)), 7)
+                self.wfile.write(struct.pack(">cBH", b"$", 0, len(header) + len(payload)) + header + payload)
+                self.server.ended.wait(1.0 / (len(video) / 188 / 7))
+
+
+@contextlib.contextmanager
+def network_camera(folder: Path, password: str = ""):
+    """A camera that shows the sample page for a second at each connection: `url`, and the credentials `asked`."""
+    path = folder / "page.ts"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 25, (640, 480))
+    for _ in range(25):
+        writer.write(cv2.resize(read_image(FRAME), (640, 480)))
+    writer.release()
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), NetworkCamera) as server:
+        server.daemon_threads = True
+        server.video, server.password, server.asked, server.ended = path.read_bytes(), password, [], threading.Event()
+        server.url = f"rtsp://{password}127.0.0.1:{server.server_address[1]}/live"
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.ended.set()
+        server.shutdown()
+
+
+def test_a_network_camera_is_read_and_its_password_kept(tmp_path, script):
+    log = tmp_path / "l.jsonl"
+    with network_camera(tmp_path, "anna:geheim@") as camera:
+        run = script("demo_realtime.py", "--source", camera.url, "--headless", "--json", log, "--retry", 0)
+    assert camera.asked == ["Basic " + base64.b64encode(b"anna:geheim").decode()]
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    assert len(rows) >= 3 and len("".join(rows[-1]["lines"])) == 18
+    assert_one_line_error(run, "was lost after")
+    assert "anna" not in run.stdout + run.stderr and "geheim" not in run.stdout + run.stderr
 
 
 # ---- capture --------------------------------------------------------------------------------------------------------
