@@ -22,6 +22,7 @@ STAY = 0.7  # of the least confidence: a digit shown is rejected below that only
 MEMORY = 1.0  # seconds in which votes fade to 1/e: a shadow's edge needs half a second to pass a digit
 BRIDGE = 1.0  # seconds for which a digit that isn't found is kept, while most others of the page are
 BRIDGE_ALL = 0.3  # seconds for which it is kept when they are not: a blurred moment, or the page has gone
+PRESENT = 0.5  # of the frames of late, at least, a digit is found in: a sheet's edge is one now and then
 REACH = 0.6  # of a digit's height: how far from its expected place it is still the same (neighbours are 0.8 apart)
 FARTHEST = 30  # grid cells of 0.3 digit heights: a hand moves a page no farther from one frame to the next
 FORGOTTEN = 0.05  # a count of followers that no longer counts
@@ -39,6 +40,7 @@ class Track:
     accepted: bool = False  # whether it is shown as a digit, not rejected
     sightings: int = 0
     weight: float = 0.0  # fading number of sightings
+    watched: float = 0.0  # and of the frames since it was first found
     votes: list[float] = field(default_factory=lambda: [0.0] * 10)  # fading sum of confidences (ten: faster than numpy)
     followers: dict[Track, float] = field(default_factory=dict)  # fading number of times each stood next in the line
 
@@ -55,6 +57,11 @@ class Track:
     def confirmed(self) -> bool:
         """Whether it has been found often enough to be a digit."""
         return self.sightings >= SIGHTINGS and self.seen - self.born >= AGE
+
+    @property
+    def presence(self) -> float:
+        """0..1: of the frames of late, the share in which it was found."""
+        return self.weight / max(self.watched, 1e-9)
 
     @property
     def certainty(self) -> float:
@@ -89,7 +96,7 @@ class Tracker:
         keep = math.exp(-max(0.0, time - self.time) / MEMORY)
         for track in self.tracks:
             track.votes = [keep * n for n in track.votes]
-            track.weight *= keep
+            track.weight, track.watched = keep * track.weight, keep * track.watched
             track.followers = {t: keep * n for t, n in track.followers.items() if n > FORGOTTEN}
         found = self._match(boxes, labels)
         known = sum(track.sightings > 0 and track.digit == label for track, label in zip(found, labels))
@@ -108,6 +115,8 @@ class Tracker:
             missed = usual.seen < time and usual in self.tracks  # the next one stands in for it, and is no follower
             if left.line == right.line and not missed:
                 track.followers[follower] = track.followers.get(follower, 0.0) + 1
+        for track in self.tracks:
+            track.watched += 1
         self.time, self.started = time, True
         self._drop(reading.width, reading.height)
         return self._steady(reading)
@@ -147,7 +156,8 @@ class Tracker:
             patience = (BRIDGE if there else BRIDGE_ALL) if track.confirmed else BRIDGE_ALL / 3
             patience = min(patience, max(BRIDGE_ALL / 3, track.seen - track.born))  # a passing shadow's edge
             x, y = track.box[:2] + track.box[2:] / 2
-            if self.time - track.seen <= patience and 0 <= x < width and 0 <= y < height:
+            flashes = track.confirmed and track.presence < PRESENT
+            if self.time - track.seen <= patience and not flashes and 0 <= x < width and 0 <= y < height:
                 kept.append(track)
         self.tracks = kept
 

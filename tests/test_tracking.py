@@ -53,6 +53,20 @@ def test_a_speck_that_flashes_is_never_shown():
     assert all(lines == PAGE for lines in after(Tracker(0.5), [reading(), *frames]))
 
 
+def test_what_is_a_digit_in_every_third_frame_is_not_shown_for_long():
+    """A sheet's edge, now and then cut out with it."""
+    edge = Digit(1, 0.99, (40, 20, 8, 60), 0, 0)
+    lines = after(Tracker(0.5), [reading(extra=(edge,) if k % 3 == 0 else ()) for k in range(60)])
+    assert all(one == PAGE for one in lines[10:])
+
+
+def test_a_digit_in_a_passing_shadow_stays():
+    tracker = Tracker(0.5)
+    after(tracker, [reading()] * 60)
+    lines = after(tracker, [reading(missing={(1, 2)})] * 15, start=2.0)
+    assert all(one == PAGE for one in lines)
+
+
 def test_a_new_digit_is_shown_within_half_a_second():
     tracker = Tracker(0.5)
     after(tracker, [reading(missing={(1, 5)})] * 30)
