@@ -18,7 +18,10 @@ NEXT = np.ones((3, 3), np.uint8)  # a pixel and its neighbours
 SHEET = 0.04, 0.9  # of the picture that a sheet of paper before something else takes up
 LEVELS = 12  # of each channel at which what is brighter may be such a sheet
 FLAT = 16  # of 255: a channel that differs by less shows no sheet, but a wall, paper all over, a covered lens
+EVEN = 1.15  # times as bright beside its paper in one channel as in another, at most, is what is as white as that
+AROUND = 0.75  # of its surroundings, at least, are that much fainter: a room has a bright corner beside it
 CONVEX = 0.85  # of its hull, at least, is bright: the rest is fingers, and writing at its edge
+SAME = 0.7  # of the union of two places, at least, is in both: a sheet that a hand has moved since the last frame
 FAINTER = 0.8  # of its brightness, at most, has what is around it
 SHADOW = 0.35, 1.25  # of its brightness that a shadow leaves at least, and the most that this differs between channels
 NOISY = 4  # of 255: where three quarters of all neighbours differ by that, noise has a deviation of 9: smoothed
@@ -218,20 +221,48 @@ def uneven(background: np.ndarray) -> bool:
     return bool((samples < 0.5 * np.quantile(samples, 0.9)).mean() > 0.1)
 
 
-def find_sheets(page: np.ndarray) -> list[tuple[tuple[int, int, int, int], np.ndarray, bool]]:
+def find_sheets(page: np.ndarray, known: np.ndarray | None = None) -> list[tuple[np.ndarray, bool]]:
     """Sheets of paper that may lie on something darker or be held before it: none, one or two, the surer first.
 
-    Of each its box in the page (x0, y0, x1, y1), with some room around; which places of the box are paper, small (h x w
-    uint8, 0 or 1); and whether it may as well be paper in the light with a shadow beside it. Of all that is brighter
-    than some level it is what is the most nearly convex, the largest, and stands out the most; the second one is where
-    that may be a shadow's doing, and the first where not.
+    Of each its hull in a small picture of the page (h x w uint8, 1 inside), and whether it may as well be paper in the
+    light with a shadow beside it. Of all that is brighter than some level it is what is the most nearly convex, the
+    largest, and stands out the most; the second one is where that may be a shadow's doing, and the first where not.
+    known: a sheet of the picture before; then only where that may be now.
     """
     height, width = page.shape[:2]
     step = max(1.0, min(height, width) / 120)
     small = _smaller(page, (round(width / step), round(height / step)))
     small = fill_dark(small, min(small.shape[:2]) // 13)  # without what is written
-    bright_places: list[tuple[float, np.ndarray]] = []  # how far each of them stands out at most
-    for level in cv2.split(small):  # white is brighter than a table in each channel, a colour in one
+    best: list[float] = [0.0, 0.0]  # how far the sheets stand out: what is surely one, and what may be in the light
+    sheets: list[np.ndarray | None] = [None, None]
+    for at_most, inside in sorted(_bright_places(small, known), key=lambda place: -place[0]):
+        if at_most <= min(best):
+            break
+        paper, rim, fainter = _beside(small, inside)
+        least = fainter.min(axis=0)
+        if not len(least):
+            continue
+        ranks = [len(least) // 2, int(AROUND * len(least))]
+        median, most = np.partition(least, ranks)[ranks]
+        if median > FAINTER:
+            continue
+        even = np.mean(rim.max(axis=0) < EVEN * rim.min(axis=0))
+        stands_out = at_most * even * (1 - most) * paper.min() / max(1.0, paper.max())
+        shadow = (least > SHADOW[0]) & (fainter.max(axis=0) < SHADOW[1] * least)
+        for lit in (False, True):
+            if stands_out > best[lit] and (lit or shadow.mean() < 0.15):
+                best[lit], sheets[lit] = stands_out, inside
+    return [(s, bool(lit)) for lit, s in enumerate(sheets) if s is not None and not (lit and s is sheets[0])]
+
+
+def _bright_places(small: np.ndarray, known: np.ndarray | None) -> list[tuple[float, np.ndarray]]:
+    """The hulls (h x w uint8, 1 inside) of what is brighter than some level, and how far each stands out at most.
+
+    known: as of `find_sheets`.
+    """
+    places: list[tuple[float, np.ndarray]] = []
+    # White is brighter than a table in each channel, a colour in one; but of a room's colours each is bright in some.
+    for level in (*cv2.split(small), _dark(small, False)):
         if np.ptp(level) < FLAT:
             continue
         for bound in np.linspace(level.min(), level.max(), LEVELS + 2)[1:-1]:
@@ -242,55 +273,47 @@ def find_sheets(page: np.ndarray) -> list[tuple[tuple[int, int, int, int], np.nd
                 if not SHEET[0] < share < SHEET[1]:
                     continue
                 inside = cv2.fillConvexPoly(np.zeros_like(level), hull, 1)
-                convex = cv2.mean(bright, inside)[0]
+                same = 1.0 if known is None else _overlap(inside, known)
+                convex = cv2.mean(bright, inside)[0] if same >= SAME else 0.0
                 if convex >= CONVEX:
-                    bright_places.append((convex**3 * share**0.25, inside))
-    best: list[float] = [0.0, 0.0]  # how far the sheets stand out: what is surely one, and what may be in the light
-    sheets: list[np.ndarray | None] = [None, None]
-    for at_most, inside in sorted(bright_places, key=lambda place: -place[0]):
-        if at_most <= min(best):
-            break
-        paper, fainter = _beside(small, inside)
-        least = fainter.min(axis=1)
-        if not len(least) or np.median(least) > FAINTER:
-            continue
-        stands_out = at_most * (1 - np.median(least)) * paper.min() / max(1.0, paper.max())
-        shadow = (least > SHADOW[0]) & (fainter.max(axis=1) < SHADOW[1] * least)
-        for lit in (False, True):
-            if stands_out > best[lit] and (lit or shadow.mean() < 0.15):
-                best[lit], sheets[lit] = stands_out, inside
-    made = []
-    across, down = width / small.shape[1], height / small.shape[0]
-    for lit, sheet in enumerate(sheets):
-        if sheet is None or (lit and sheet is sheets[0]):
-            continue
-        x, y, w, h = cv2.boundingRect(sheet)
-        x0, y0, x1, y1 = max(0, x - 3), max(0, y - 3), min(sheet.shape[1], x + w + 3), min(sheet.shape[0], y + h + 3)
-        box = round(x0 * across), round(y0 * down), round(x1 * across), round(y1 * down)
-        # Its very edge is neither paper nor table.
-        paper = cv2.erode(sheet, NEXT, iterations=2, borderType=cv2.BORDER_REPLICATE)[y0:y1, x0:x1]
-        made.append((box, paper, bool(lit)))
-    return made
+                    places.append((convex**6 * share**0.25, inside))
+    return places
 
 
-def _beside(picture: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The median colour just inside a mask (0 or 1), 3 floats; and how bright the places just outside are beside it.
+def _overlap(first: np.ndarray, second: np.ndarray) -> float:
+    """Of all that two masks (0 or 1) cover, the share that both do: 0..1."""
+    both = cv2.countNonZero(cv2.bitwise_and(first, second))
+    return both / max(1, cv2.countNonZero(first) + cv2.countNonZero(second) - both)
 
-    N x 3, 1 = as bright. None where there is nothing just inside or outside.
+
+def _beside(picture: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The median colour just inside a mask (0 or 1), 3 floats; and how bright places beside it are.
+
+    Just inside 3 x M and just outside 3 x N, 1 = as bright as that. None where there is nothing.
     """
     rim = cv2.subtract(inside, cv2.erode(inside, NEXT, iterations=3))
     near = cv2.dilate(inside, NEXT)
     around = cv2.subtract(cv2.dilate(near, NEXT, iterations=3), near)
-    if not rim.any():
-        return np.zeros(3), np.zeros((0, 3))
-    paper = np.median(picture[rim > 0], axis=0)
-    return paper, picture[around > 0] / np.maximum(1, paper)
+    colours = picture.reshape(-1, 3)
+    just_inside, just_outside = (colours[np.flatnonzero(mask.view(bool))].T.copy() for mask in (rim, around))
+    if not just_inside.size:
+        return np.zeros(3), np.zeros((3, 0)), np.zeros((3, 0))
+    paper = np.median(just_inside, axis=1)
+    return paper, just_inside / np.maximum(1, paper)[:, None], just_outside / np.maximum(1, paper)[:, None]
 
 
-def alone(page: np.ndarray, box: tuple[int, int, int, int], sheet: np.ndarray) -> np.ndarray:
-    """The page cut down to its sheet, as `find_sheets` gives it, and around that covered with paper as at its edge."""
-    x0, y0, x1, y1 = box
-    page = page[y0:y1, x0:x1].copy()
+def alone(page: np.ndarray, sheet: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
+    """The page cut down to a sheet of `find_sheets`, and around that covered with paper as at its edge.
+
+    And where that begins in the page: x, y.
+    """
+    x, y, w, h = cv2.boundingRect(sheet)
+    x0, y0, x1, y1 = max(0, x - 3), max(0, y - 3), min(sheet.shape[1], x + w + 3), min(sheet.shape[0], y + h + 3)
+    across, down = page.shape[1] / sheet.shape[1], page.shape[0] / sheet.shape[0]
+    corner = round(x0 * across), round(y0 * down)
+    page = page[corner[1] : round(y1 * down), corner[0] : round(x1 * across)].copy()
+    # Its very edge is neither paper nor table.
+    sheet = cv2.erode(sheet, NEXT, iterations=2, borderType=cv2.BORDER_REPLICATE)[y0:y1, x0:x1]
     size = page.shape[1::-1]
     paper = fill_dark(_smaller(page, sheet.shape[::-1]), 9)
     _, nearest = cv2.distanceTransformWithLabels(1 - sheet, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
@@ -298,4 +321,4 @@ def alone(page: np.ndarray, box: tuple[int, int, int, int], sheet: np.ndarray) -
     colours[nearest[sheet > 0]] = paper[sheet > 0]
     paper = cv2.resize(cv2.blur(colours[nearest], (5, 5)), size, interpolation=cv2.INTER_LINEAR)
     around = cv2.resize(255 * (1 - sheet), size, interpolation=cv2.INTER_LINEAR)
-    return cv2.copyTo(paper, cv2.threshold(around, 127, 255, cv2.THRESH_BINARY)[1], page)
+    return cv2.copyTo(paper, cv2.threshold(around, 127, 255, cv2.THRESH_BINARY)[1], page), corner

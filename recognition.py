@@ -19,7 +19,7 @@ from torch.nn import functional
 from LeNet_5 import DIGITS, NOT_A_DIGIT, NOTHING, LeNet_5_Strings, spelled, string_losses
 from options import DEFAULT_STRINGS
 from segmentation import PATCH, Found, find, patches
-from touching import ACCEPTED, SURE, likeliest, reread, reweighted
+from touching import SURE, likeliest, reread, reweighted
 from utils import UserError, find_checkpoint, load_model, multiplies_bf16, pick_device, predict, sha256
 
 
@@ -78,6 +78,18 @@ CAUTION = 2.3  # times that "not a digit" counts for likelier than it is: a fals
 ALIKE = 3.0
 
 
+# Live pictures: how many are read by what is known of those before. Then one is looked at as if it were the first.
+AFRESH = 30
+SELDOM = 4  # as AFRESH, where a sheet of paper was looked for in vain
+ALIKE_BOX = 0.2  # of its height: a digit's sides stay within that where looking again only reads it otherwise
+REACH = 0.5  # of a digit's height: how far it may have moved since
+
+
+def _centres(boxes: np.ndarray) -> np.ndarray:
+    """The middles (x, y) of N x 4 boxes."""
+    return boxes[:, :2] + boxes[:, 2:] / 2
+
+
 def _flat(patches: np.ndarray) -> np.ndarray:
     """Patches N x 28 x 28 as N x 784 float32."""
     return patches.reshape(len(patches), PATCH * PATCH).astype(np.float32)
@@ -90,12 +102,6 @@ def _nearest(pixels: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndarr
     apart = (pixels**2).sum(1)[:, None] - 2 * pixels @ seen.T + (seen**2).sum(1)  # |a - b|^2 of all pairs at once
     nearest = apart.argmin(axis=1)
     return nearest, apart[np.arange(len(nearest)), nearest] <= ALIKE**2 * pixels.shape[1]
-
-
-def _accepted(beliefs: np.ndarray) -> np.ndarray:
-    """The digits that N x 11 probabilities say, -1 where they are none: N int."""
-    digits, probabilities = likeliest(beliefs)
-    return np.where(probabilities < ACCEPTED, -1, digits)
 
 
 def odds_in_context(beliefs: np.ndarray, lines: np.ndarray, units: np.ndarray | None = None) -> np.ndarray:
@@ -154,7 +160,10 @@ class Recognizer:
         # The last picture's patches, flat, and what they were read as; one that no patch is like to begin with.
         self.memory = np.full((1, PATCH * PATCH), 1e6, np.float32), np.zeros((1, DIGITS + 1), np.float32)
         self.now: list[tuple[np.ndarray, np.ndarray]] = []  # and this one's
-        self.in_vain = self.memory[0]  # patches in doubt that looking again has left as they were
+        self.pictures = 0  # that were read
+        # Centres of digits in doubt that were looked at again, and what was made of them.
+        self.looked_at = np.zeros((0, 2)), np.zeros((0, DIGITS + 1), np.float32)
+        self.sheet: np.ndarray | None = None  # on which the last picture's digits were found
         self.knows_others = self.model.outputs > DIGITS
 
     @property
@@ -187,34 +196,55 @@ class Recognizer:
         beliefs = functional.pad(beliefs, (0, DIGITS + 1 - beliefs.shape[1])).cpu().numpy()
         return reweighted(beliefs, np.float32(CAUTION))
 
-    def _read(self, found: Found) -> tuple[np.ndarray, np.ndarray]:
-        """The digits' patches, and what the network makes of them."""
-        drawn = patches(found.ink, found.digits, found.slopes)
-        return drawn, self.classify(drawn)
+    def _read(self, found: Found) -> np.ndarray:
+        """What the network makes of the digits' patches."""
+        return self.classify(patches(found.ink, found.digits, found.slopes))
 
     def _look_again(
-        self, image: np.ndarray, found: Found, drawn: np.ndarray, beliefs: np.ndarray, stages: dict | None
+        self, image: np.ndarray, found: Found, beliefs: np.ndarray, stages: dict | None
     ) -> tuple[Found, np.ndarray]:
-        """`reread`, and where doubt remains the same of what is found closer up. But not of what that left as it was in
-        the picture before. drawn: the digits' patches.
+        """`reread`, and where doubt remains the same of what is found closer up. But not of what was looked at in one
+        of the last pictures and is still there.
         """
-        doubtful = _flat(drawn[likeliest(beliefs)[1] < SURE])
-        if not len(doubtful) or (self.remember and _nearest(doubtful, self.in_vain)[1].all()):
+        boxes = found.boxes(found.digits)
+        beliefs, doubtful = self._recall(boxes, beliefs)
+        if not doubtful.any():
             return found, beliefs
         again, theirs = self._reread(found, beliefs)
-        in_vain = again.digits == found.digits
         if found.coarse and (likeliest(theirs)[1] < SURE).any():
             its_stages: dict = {}
-            closer = find(image, stages=its_stages, fine=True)
-            closer, its_beliefs = self._reread(closer, self._read(closer)[1])
+            closer = find(image, stages=its_stages, coarse=found)
+            closer, its_beliefs = self._reread(closer, self._read(closer))
             if len(closer.digits) > len(again.digits) / 2:  # else rulings came apart there, and took digits with them
                 again, theirs = closer, its_beliefs
                 if stages is not None:
                     stages.clear()
                     stages.update(its_stages)
-            in_vain = np.array_equal(_accepted(beliefs), _accepted(theirs))
-        self.in_vain = doubtful if in_vain else self.in_vain[:0]
+        if self.remember and len(theirs) == len(beliefs):
+            # What is cut or joined otherwise has to be each time.
+            doubtful &= np.abs(again.boxes(again.digits) - boxes).max(axis=1) < ALIKE_BOX * boxes[:, 3]
+            new = _centres(boxes[doubtful]), theirs[doubtful]
+            self.looked_at = tuple(map(np.concatenate, zip(self.looked_at, new)))
         return again, theirs
+
+    def _recall(self, boxes: np.ndarray, beliefs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The beliefs, with what looking again has made of digits in doubt in one of the last pictures; and which of N
+        digits in these boxes have to be looked at now: N bool.
+        """
+        doubtful = likeliest(beliefs)[1] < SURE
+        known, theirs = self.looked_at
+        if len(boxes) and len(known):
+            places = _centres(boxes)
+            apart = np.linalg.norm(places[None] - known[:, None], axis=2)
+            nearest = apart.argmin(axis=1)
+            near = apart.min(axis=1) < REACH * boxes[nearest, 3]
+            nearest, theirs = nearest[near], theirs[near]
+            known[near] = places[nearest]  # they move with the page
+            still = doubtful[nearest]
+            beliefs = beliefs.copy()  # self.now has them
+            beliefs[nearest[still]] = theirs[still]
+            doubtful[nearest] = False
+        return beliefs, doubtful
 
     def _reread(self, found: Found, beliefs: np.ndarray) -> tuple[Found, np.ndarray]:
         spell = None if self.strings is None else self.spell
@@ -255,10 +285,17 @@ class Recognizer:
         """
         if self.now:
             self.memory, self.now = tuple(map(np.concatenate, zip(*self.now))), []
-        found = find(image, single, stages)
-        drawn, beliefs = self._read(found)
+        if self.pictures % AFRESH == 0:
+            self.looked_at, self.sheet = tuple(n[:0] for n in self.looked_at), None
+        elif self.pictures % SELDOM == 0 and self.sheet is not None and not self.sheet.size:
+            self.sheet = None
+        self.pictures += 1
+        found = find(image, single, stages, sheet=self.sheet)
+        if self.remember and (found.sheet is not None or (self.sheet is not None and self.sheet.size)):
+            self.sheet = found.sheet
+        beliefs = self._read(found)
         if self.knows_others and not single:  # else nothing could tell a wrong cut
-            found, beliefs = self._look_again(image, found, drawn, beliefs, stages)
+            found, beliefs = self._look_again(image, found, beliefs, stages)
             beliefs = reweighted(beliefs, odds_in_context(beliefs, found.lines))
         if stages is not None:
             stages |= {"digits": found.digits, "segments": found.segments()}

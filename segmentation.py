@@ -62,7 +62,10 @@ class Found:
     digits: list[Part]  # in reading order
     lines: np.ndarray  # N int: the text line of each, 0 on top
     slopes: np.ndarray  # N: that line's slope in radians
-    coarse: bool = False  # whether `find` had only a quarter of the working area, and with `fine` would have all of it
+    # Which of the picture's sheets it is, as ink.find_sheets gives it; empty where they were looked for in vain.
+    sheet: np.ndarray | None = None
+    clean: bool = False  # whether hardly anything but strokes of one pen is there
+    coarse: bool = False  # whether `find` had only a quarter of the working area, and looking closer it would have all
 
     def boxes(self, parts: list[Part]) -> np.ndarray:
         """N x 4 int32: x, y, w, h of the parts in pixels of the picture, inside it."""
@@ -82,31 +85,55 @@ def segment(image: np.ndarray, single: bool = False, stages: dict | None = None)
     return find(image, single, stages).segments()
 
 
-def find(image: np.ndarray, single: bool = False, stages: dict | None = None, fine: bool = False) -> Found:
+def find(
+    image: np.ndarray,
+    single: bool = False,
+    stages: dict | None = None,
+    coarse: Found | None = None,
+    sheet: np.ndarray | None = None,
+) -> Found:
     """Find the handwritten digits of a picture.
 
     image: H x W x 3 BGR (a fourth channel is ignored) or H x W grey, uint8. single: the whole picture is one digit.
-    stages: a dictionary that is filled with what every stage made, for `contact_sheet`. fine: spare no pixels.
+    stages: a dictionary that is filled with what every stage made, for `contact_sheet`. coarse: what was found before;
+    now spare no pixels. sheet: on which sheet of paper something was found in a picture before this one; there it is
+    looked for first. An empty one: there was none, and one is only looked for where it has to be.
     Never raises for a uint8 picture: one without digits, however small or odd, gives none.
     """
     stages = {} if stages is None else stages
     if image.size == 0 or min(image.shape[:2]) < LEAST:
         blank = np.zeros((1, 1), np.uint8)
         return Found(image.shape[1::-1], 1.0, (0.0, 0.0), blank, blank, [], np.zeros(0, np.int32), np.zeros(0))
-    return _find(image, single, stages, fine, sheets=True)
+    sheet = coarse.sheet if coarse else sheet
+    if sheet is not None and sheet.size:
+        page = shrink(image, 4)
+        for moved, _ in find_sheets(page, sheet)[-1:]:
+            found = _on_sheet(image, page, moved, single, stages, coarse)
+            if found.digits and stages["share"] > CLEARLY:
+                return found
+    return _find(image, single, stages, coarse, whole=True, vain=sheet is not None and not sheet.size)
 
 
-def _find(image: np.ndarray, single: bool, stages: dict, fine: bool, sheets: bool) -> Found:
-    """As `find`; sheets: where the picture seems not to be all paper, a sheet of it is looked for. Else it is one."""
-    whole = sheets
+def _find(
+    image: np.ndarray, single: bool, stages: dict, coarse: Found | None, whole: bool, vain: bool = False
+) -> Found:
+    """As `find`; whole: where the picture seems not to be all paper, a sheet of it is looked for. Else it is one.
+
+    vain: it was looked for in vain in a picture like this one.
+    """
+    fine = coarse is not None
+    sheets = whole and not (coarse and coarse.clean)  # closer up, noise makes the same paper less clean
+    none: np.ndarray | None = None
     bright_strokes = None  # found out once if that is clear: at another size the votes may be others
     # Of the working area: a pen that is thick enough mostly needs no more than a quarter, in half of the time.
     for part in (1.0,) if fine or image.shape[0] * image.shape[1] <= WORK_AREA / 8 else (0.25, 1.0):
         page = shrink(image, part)
         ink, parts = find_strokes(page, stages, bright_strokes)
         bright_strokes = stages["bright strokes"] if stages["share"] > CLEARLY else None
-        if sheets and (found := _find_on_sheet(image, single, stages, fine, len(parts))):
-            return found
+        if sheets and _may_be_on_sheet(stages, len(parts), vain):
+            if found := _find_on_sheet(image, single, stages, coarse, len(parts)):
+                return found
+            none = np.zeros((0, 0), np.uint8)
         sheets = False
         if parts and stages["thickness"] >= THICK:
             break
@@ -130,32 +157,51 @@ def _find(image: np.ndarray, single: bool, stages: dict, fine: bool, sheets: boo
     lines = np.repeat(np.arange(len(rows), dtype=np.int32), [len(row) for row, _ in rows])
     slopes = np.array([slope for _, slope in rows])[lines]
     size, scale = image.shape[1::-1], page.shape[1] / image.shape[1]
-    return Found(size, scale, (0.0, 0.0), ink, stages["left"], stages["digits"], lines, slopes, coarse=part < 1)
+    left, clean = stages["left"], stages["share"] >= CLEAN
+    return Found(size, scale, (0.0, 0.0), ink, left, stages["digits"], lines, slopes, none, clean, coarse=part < 1)
 
 
-def _find_on_sheet(image: np.ndarray, single: bool, stages: dict, fine: bool, parts: int) -> Found | None:
+def _in_doubt(stages: dict, parts: int) -> bool:
+    """Whether what was found of a picture, so many parts, may as well be no writing."""
+    return bool(stages["bright strokes"] or stages["share"] < CLEARLY or not parts)
+
+
+def _may_be_on_sheet(stages: dict, parts: int, vain: bool) -> bool:
+    """Whether a sheet of paper may lie in a picture with so many parts. vain: none did in one like it."""
+    if _in_doubt(stages, parts):
+        return True
+    return not vain and stages["share"] < CLEAN and uneven(stages["background"])
+
+
+def _find_on_sheet(image: np.ndarray, single: bool, stages: dict, coarse: Found | None, parts: int) -> Found | None:
     """What is found on a sheet of paper before something else, if that is more clearly writing than the whole picture.
 
-    stages: of the whole picture, which has so many `parts`; if so, the sheet's. single, fine: as of `find`.
+    stages: of the whole picture, which has so many `parts`; if so, the sheet's. single, coarse: as of `find`.
     """
-    share = stages["share"]
-    doubtful = stages["bright strokes"] or share < CLEARLY or not parts
-    if not doubtful and (share >= CLEAN or not uneven(stages["background"])):
-        return None
+    share, doubtful = stages["share"], _in_doubt(stages, parts)
     page = shrink(image, 4)  # the sheet then has a working area for itself
-    for box, paper, lit in find_sheets(page):
+    for sheet, lit in find_sheets(page):
         if lit and not doubtful:
             continue
         theirs: dict = {}
-        found = _find(alone(page, box, paper), single, theirs, fine, sheets=False)
+        found = _on_sheet(image, page, sheet, single, theirs, coarse)
         more, clearer = len(found.digits) - parts, theirs["share"] > share
         if found.digits and theirs["share"] > CLEARLY and (more > 0 or (clearer and (more == 0 or not lit))):
             stages.clear()
             stages.update(theirs)
-            scale = page.shape[1] / image.shape[1]
-            corner = box[0] / scale, box[1] / scale
-            return replace(found, size=image.shape[1::-1], scale=found.scale * scale, corner=corner)
+            return found
     return None
+
+
+def _on_sheet(
+    image: np.ndarray, page: np.ndarray, sheet: np.ndarray, single: bool, stages: dict, coarse: Found | None
+) -> Found:
+    """What is found on a sheet of the page, which is the picture made smaller. single, stages, coarse: as of `find`."""
+    picture, corner = alone(page, sheet)
+    found = _find(picture, single, stages, coarse, whole=False)
+    scale = page.shape[1] / image.shape[1]
+    place = corner[0] / scale, corner[1] / scale
+    return replace(found, size=image.shape[1::-1], scale=found.scale * scale, corner=place, sheet=sheet)
 
 
 # Rows and columns

@@ -61,7 +61,7 @@ def no_noise(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 STAGES = {  # what is switched off: where, which name, what stands in for it
     "nothing": (),
-    "sheets before something else": (segmentation, "find_sheets", lambda page: []),
+    "sheets before something else": (segmentation, "find_sheets", lambda page, known=None: []),
     "polarity by votes (mean grey instead)": (ink, "_bright_on_dark", lambda grey: grey.mean() < 128),
     "colour (grey instead of the darkest channel)": (ink, "_dark", colourless),
     "background divided out": (parts, "fill_dark", evenly_lit),

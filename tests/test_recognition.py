@@ -86,5 +86,5 @@ def test_what_is_in_doubt_is_looked_at_with_all_the_pictures_pixels(reader, monk
 
     assert all(find(picture).coarse for picture, _ in written)
     closer = right()
-    monkeypatch.setattr("recognition.find", lambda image, single=False, stages=None, fine=False: find(image, single))
+    monkeypatch.setattr("recognition.find", lambda image, single=False, stages=None, **_: find(image, single))
     assert closer >= right() + 5

@@ -15,9 +15,12 @@ import pytest
 from test_demo import errors_between
 
 import mnist
+import options
 import pages
 import paper
+import segmentation
 from paper import Page, Pen, Size
+from recognition import Recognizer
 from samples.make_samples import wood
 from segmentation import contact_sheet, segment
 
@@ -363,3 +366,22 @@ def test_an_empty_sheet_on_a_desk_says_nothing(reader):
         page = snap(rng, laid(rng, empty, (1600, 1200), desk(rng, (1600, 1200))))
         false += len(reader.read(page.picture).digits)
     assert false <= 2
+
+
+@pytest.mark.parametrize("seed", [2, 3])
+def test_live_a_sheet_that_is_moved_is_followed(seed, monkeypatch):
+    """Before a room everything else is looked at in the first picture only."""
+    rng = np.random.default_rng(seed)
+    rows = mnist.sample_indices()
+    lines = [paper.pick(rng, *(part[rows] for part in DIGITS), text) for text in ("157922", "413086")]
+    page = paper.write_lines(rng, lines, paper.sheet(rng, (640, 480)), height=70, pen=paper.PENS["marker"])
+    around, asked = room(rng, (640, 480)), []
+    look = segmentation._find_on_sheet
+    monkeypatch.setattr(segmentation, "_find_on_sheet", lambda *a: asked.append(1) or look(*a))
+    live = Recognizer(options.DEFAULT_WEIGHTS, "cpu", min_confidence=0.4, remember=True)
+    for k in range(12):
+        matrix = paper.turned((640, 480), k, (0, 0), 0.7, (0.01 * k, -0.008 * k))
+        picture = paper.camera(rng, paper.view(page, matrix, (640, 480), around).picture, 0.6, 2)
+        assert live.read(picture).lines == page.lines
+        assert len(asked) <= 2  # once, and perhaps closer up
+    assert asked

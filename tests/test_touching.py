@@ -16,7 +16,7 @@ import pages
 import paper
 import touching
 from parts import whole
-from recognition import Recognizer
+from recognition import AFRESH, Recognizer
 from segmentation import GREY, PATCH, SEEN, STRIP, find, patches, strip
 
 
@@ -174,7 +174,7 @@ def test_nothing_is_looked_at_again_where_nothing_is_in_doubt(digits):
 
 
 def test_what_stays_in_doubt_is_looked_at_once(digits, monkeypatch):
-    """Live, an unreadable thing on a page that lies still costs its cuts in one frame, not in every one."""
+    """Live, an unreadable thing on a page costs its cuts in one frame of a second, not in every one."""
     rng = np.random.default_rng(2)
     page = paper.write_lines(rng, [paper.pick(rng, *digits, "157922")], paper.sheet(rng, (640, 300)), height=60)
     picture = paper.draw(
@@ -183,10 +183,13 @@ def test_what_stays_in_doubt_is_looked_at_once(digits, monkeypatch):
     calls = []
     monkeypatch.setattr("recognition.reread", lambda *a: calls.append(1) or touching.reread(*a))
     live = Recognizer(options.DEFAULT_WEIGHTS, "cpu", min_confidence=0.4, remember=True)
-    readings = [live.read(picture) for _ in range(4)]
+    moved = [np.roll(picture, (k, 2 * k), axis=(0, 1)) for k in range(AFRESH)]  # by a hand
+    readings = [live.read(one) for one in moved]
     assert len(calls) == 2  # at a quarter of the pixels, and closer up
     assert len({tuple(reading.lines) for reading in readings}) == 1
-    assert readings[0].rejected
+    assert readings[0].rejected and readings[-1].rejected
+    live.read(picture)
+    assert len(calls) == 4  # what has been seen once is not believed for ever
 
 
 def test_live_only_what_is_the_same_but_for_noise_is_not_read_again(digits, monkeypatch):
