@@ -232,6 +232,8 @@ def find_sheets(page: np.ndarray, known: np.ndarray | None = None) -> list[tuple
     height, width = page.shape[:2]
     step = max(1.0, min(height, width) / 120)
     small = _smaller(page, (round(width / step), round(height / step)))
+    if known is not None and known.shape != small.shape[:2]:  # the camera was turned
+        return []
     small = fill_dark(small, min(small.shape[:2]) // 13)  # without what is written
     best: list[float] = [0.0, 0.0]  # how far the sheets stand out: what is surely one, and what may be in the light
     sheets: list[np.ndarray | None] = [None, None]

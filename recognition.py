@@ -78,8 +78,7 @@ CAUTION = 2.3  # times that "not a digit" counts for likelier than it is: a fals
 ALIKE = 3.0
 
 
-# Live pictures: how many are read by what is known of those before. Then one is looked at as if it were the first.
-AFRESH = 30
+AFRESH = 30  # live pictures that are read with what is known of those before; then one as if it were the first
 SELDOM = 4  # as AFRESH, where a sheet of paper was looked for in vain
 ALIKE_BOX = 0.2  # of its height: a digit's sides stay within that where looking again only reads it otherwise
 REACH = 0.5  # of a digit's height: how far it may have moved since

@@ -385,3 +385,5 @@ def test_live_a_sheet_that_is_moved_is_followed(seed, monkeypatch):
         assert live.read(picture).lines == page.lines
         assert len(asked) <= 2  # once, and perhaps closer up
     assert asked
+    sideways = cv2.rotate(picture, cv2.ROTATE_90_CLOCKWISE)
+    assert live.read(sideways).height == 640  # a turned phone's picture has another shape
