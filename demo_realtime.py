@@ -110,6 +110,8 @@ class Live:
         self.opt, self.capture, self.recognizer = opt, capture, recognizer
         self.still = isinstance(capture.source, Slides)  # each frame is another picture: nothing to be followed
         self.tracker = None if self.still else Tracker(opt.min_confidence)
+        if self.still:
+            recognizer.remember, recognizer.min_confidence = False, opt.min_confidence
         self.reader = LiveReader(recognizer, self.tracker)
         self.window = Window(TITLE) if not opt.headless and not opt.serve else None
         self.broadcast: Broadcast | None = None

@@ -31,6 +31,7 @@ from conftest import ROOT, assert_one_line_error, start, wait_for
 import demo_realtime
 import recognition
 from capture import Capture, without_password
+from options import DEFAULT_WEIGHTS
 from utils import UserError, read_image, write_image
 from viewer import Recorder
 
@@ -364,6 +365,21 @@ def test_a_folder_is_a_slide_show(tmp_path, capsys):
     shapes = [frame.image.shape[:2] for frame in Capture(str(tmp_path), rotate=90)]
     assert shapes == [(40, 30), (20, 10)]
     assert "broken.png" in capsys.readouterr().err
+
+
+def test_each_slide_is_read_for_itself(tmp_path, script):
+    """As demo.py reads it: nothing of the picture before is known, and what is too uncertain is no digit."""
+    files = sorted(FRAME.parent.glob("*.jpg"))[:8]
+    for file in files:
+        shutil.copy(file, tmp_path)
+    log = tmp_path / "l.jsonl"
+    run = script("demo_realtime.py", "--source", tmp_path, "--headless", "--json", log, "--min_confidence", 0.9)
+    assert run.returncode == 0, run.stderr
+    strict = recognition.Recognizer(DEFAULT_WEIGHTS, "cpu", min_confidence=0.9)
+    rows = [json.loads(line)["lines"] for line in log.read_text().splitlines()]
+    readings = [strict.read(read_image(file)) for file in files]
+    assert rows == [reading.lines for reading in readings]
+    assert any(reading.rejected for reading in readings)
 
 
 @pytest.mark.parametrize("size", [(480, 640), (1, 1), (1, 900)])
