@@ -76,15 +76,13 @@ CAUTION = 2.3  # times that "not a digit" counts for likelier than it is: a fals
 # Of 255, root of the mean square: patches that differ less are the same but for the sensor's noise. Were it more, a
 # digit misread on a page that moves slowly would stay misread.
 ALIKE = 3.0
-
-
 AFRESH = 30  # live pictures that are read with what is known of those before; then one as if it were the first
 SELDOM = 4  # as AFRESH, where a sheet of paper was looked for in vain
 ALIKE_BOX = 0.2  # of its height: a digit's sides stay within that where looking again only reads it otherwise
 REACH = 0.5  # of a digit's height: how far it may have moved since
 
 
-def _centres(boxes: np.ndarray) -> np.ndarray:
+def centres(boxes: np.ndarray) -> np.ndarray:
     """The middles (x, y) of N x 4 boxes."""
     return boxes[:, :2] + boxes[:, 2:] / 2
 
@@ -222,7 +220,7 @@ class Recognizer:
         if self.remember and len(theirs) == len(beliefs):
             # What is cut or joined otherwise has to be each time.
             doubtful &= np.abs(again.boxes(again.digits) - boxes).max(axis=1) < ALIKE_BOX * boxes[:, 3]
-            new = _centres(boxes[doubtful]), theirs[doubtful]
+            new = centres(boxes[doubtful]), theirs[doubtful]
             self.looked_at = tuple(map(np.concatenate, zip(self.looked_at, new)))
         return again, theirs
 
@@ -233,7 +231,7 @@ class Recognizer:
         doubtful = likeliest(beliefs)[1] < SURE
         known, theirs = self.looked_at
         if len(boxes) and len(known):
-            places = _centres(boxes)
+            places = centres(boxes)
             apart = np.linalg.norm(places[None] - known[:, None], axis=2)
             nearest = apart.argmin(axis=1)
             near = apart.min(axis=1) < REACH * boxes[nearest, 3]

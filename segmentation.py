@@ -121,12 +121,11 @@ def _find(
 
     vain: it was looked for in vain in a picture like this one.
     """
-    fine = coarse is not None
     sheets = whole and not (coarse and coarse.clean)  # closer up, noise makes the same paper less clean
     none: np.ndarray | None = None
     bright_strokes = None  # found out once if that is clear: at another size the votes may be others
     # Of the working area: a pen that is thick enough mostly needs no more than a quarter, in half of the time.
-    for part in (1.0,) if fine or image.shape[0] * image.shape[1] <= WORK_AREA / 8 else (0.25, 1.0):
+    for part in (1.0,) if coarse or image.shape[0] * image.shape[1] <= WORK_AREA / 8 else (0.25, 1.0):
         page = shrink(image, part)
         ink, parts = find_strokes(page, stages, bright_strokes)
         bright_strokes = stages["bright strokes"] if stages["share"] > CLEARLY else None

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from recognition import Digit, Reading
+from recognition import Digit, Reading, centres
 
 SIGHTINGS, AGE = 3, 0.25  # sightings and seconds until a box is taken for a digit: glints and half digits come and go
 HYSTERESIS = 1.2  # times the votes of a label that another one needs to take its place
@@ -128,7 +128,7 @@ class Tracker:
             old = np.array([track.box for track in self.tracks])
             read = np.array([track.digit for track in self.tracks])
             height = (old[:, None, 3] + boxes[None, :, 3]) / 2
-            moved = _centres(boxes)[None] - _centres(old)[:, None]  # tracks x boxes x 2
+            moved = centres(boxes)[None] - centres(old)[:, None]  # tracks x boxes x 2
             shift = _common_shift(moved, np.median(height), read[:, None] == labels[None])
             distance = np.linalg.norm(moved - shift, axis=2) / height
             distance += 1.5 * np.abs(np.log(old[:, None, 3] / boxes[None, :, 3]))  # 1.5 times as high is another thing
@@ -196,10 +196,6 @@ class Tracker:
                 chain.append(after[chain[-1]])
             chains.append(chain)
         return sorted(chains, key=lambda chain: statistics.median(t.line for t in chain) + 1e-6 * chain[0].box[1])
-
-
-def _centres(boxes: np.ndarray) -> np.ndarray:
-    return boxes[:, :2] + boxes[:, 2:] / 2
 
 
 def _common_shift(moved: np.ndarray, height: float, same: np.ndarray) -> np.ndarray:
