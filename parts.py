@@ -6,7 +6,7 @@ A length is told in strokes (the pen's thickness in this picture), never in pixe
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import cv2
@@ -19,6 +19,8 @@ FANS = np.tan(np.deg2rad(np.arange(-21, 22, 3)))  # how much more a ruling is ti
 PASSES = 2  # in which rulings are looked for: the first may hide others, or mislead where they meet
 SLENDER = 40  # times as long as thick, at least, is a ruling that ends in the picture
 RULING = 0.4  # of the picture's longer side: a straight line of that length is no digit's
+BOXED = 8.0  # strokes: no narrower is a box around a digit
+RECTANGLE = 0.87  # of the smallest rectangle around it is inside a part that is one
 BITS = 0.85  # of a component's pixels, at least, are a ruling's: it is a bit of one
 SEEDS = 0.1  # of a part's pixels are strong ink: blurred thin strokes have a third, noise and shadows none
 WRITING = 0.4  # of all ink's length is strokes of one pen: 0.7 and more on a page, 0.1 to 0.4 of a cat, a tree, stains
@@ -452,24 +454,51 @@ def _level_lines(
 def _frames(found: Connected, closed: bool = False) -> list[Part]:
     """What is drawn around others: boxes and circles, tables and circles that touch.
 
-    Parts with several others in their holes; if not only `closed` ones are asked for, also those with another one
-    wholly inside and no ink of their own in the middle.
+    Parts with several others in their holes, rectangles with one, or with ink of their own inside that touches them; if
+    not only `closed` ones are asked for, also those with another one wholly inside and no ink of their own in the middle.
+    Of each only what is around: what else hangs together with it are digits that touch it.
     """
-    boxes, margin = found.stats[found.kept], found.stroke[found.kept, None]
-    first, size = boxes[:, :2], boxes[:, 2:]
-    last, longer, shorter = first + size, size.max(axis=1), size.min(axis=1)
-    inside = longer > 0.12 * shorter[:, None]  # the columns' parts in the rows' parts
+    first, size = found.stats[:, :2], found.stats[:, 2:]
+    last, longer, shorter, kept = first + size, size.max(axis=1), size.min(axis=1), found.kept
+    hollow = (shorter > BOXED * found.stroke) & (found.area < 0.4 * size.prod(axis=1))
+    hollow[0] = False
+    around = np.union1d(kept, np.flatnonzero(hollow))  # a form's boxes may be too faint to be kept
+    inside = longer[kept] > 0.12 * shorter[around, None]  # the columns' parts in the rows' parts
     for k in range(2):
-        inside &= first[:, k] > first[:, k, None] + margin
-        inside &= last[:, k] < last[:, k, None] - margin
+        inside &= first[kept, k] > (first[around, k] + found.stroke[around])[:, None]
+        inside &= last[kept, k] < (last[around, k] - found.stroke[around])[:, None]
+    holding = inside.any(axis=1)
+    looked_at = holding | hollow[around]
     frames = []
-    for i in found.kept[inside.any(axis=1)].tolist():
+    for i, holds in zip(around[looked_at].tolist(), holding[looked_at].tolist()):
         part = found.part(i)
-        within = _held(part, found)
+        within, rectangle, border = _held(part, found), _is_rectangle(part), _border(part)
+        touching = cv2.countNonZero(part.mask) - cv2.countNonZero(border.mask) > shorter[i] / 2 * part.stroke
         middle = part.mask[part.height // 4 : -(part.height // 4), part.width // 4 : -(part.width // 4)]
-        if within > 1 or not (closed or middle.any()):
-            frames.append(part)
+        drawn_around = holds and not (closed or middle.any())
+        if within > (not rectangle) or (rectangle and touching) or drawn_around:
+            frames.append(border)
     return frames
+
+
+def _border(part: Part) -> Part:
+    """A part without its ink in the convex hulls of its holes."""
+    outlines, hierarchy = cv2.findContours(part.mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    inside, hulls = np.zeros_like(part.mask), []
+    for outline in sorted((o for o, h in zip(outlines, hierarchy[0]) if h[3] >= 0), key=cv2.contourArea, reverse=True):
+        x, y = outline[0, 0]
+        if not inside[y, x]:  # else it is a hole of what touches the border
+            hulls.append(cv2.convexHull(outline))
+            cv2.fillConvexPoly(inside, hulls[-1], 255)
+    cv2.polylines(inside, hulls, True, 0, 2 * round(part.stroke) + 1)  # a bent line's ink, too, is in its hole's hull
+    return replace(part, mask=cv2.subtract(part.mask, inside))
+
+
+def _is_rectangle(part: Part) -> bool:
+    """Whether a part's outline is nearly one, turned or not: an ellipse covers 0.79 of that around it."""
+    outlines, _ = cv2.findContours(part.mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    outline = max(outlines, key=cv2.contourArea)
+    return cv2.contourArea(outline) > RECTANGLE * np.prod(cv2.minAreaRect(outline)[1])
 
 
 def _held(part: Part, found: Connected) -> int:

@@ -146,11 +146,11 @@ def main(argv: list[str] | None = None) -> int:
             write(opt.write, (page.picture for page in made()))
             return
         torch.set_num_threads(1)
-        recognizer = Recognizer(opt.weights, "cpu", min_confidence=0.0, remember=True)
         print("seed   frames   lines right: steady   frame by frame   false digits a frame: steady   frame by frame")
         for seed in range(opt.seeds):
             pages = list(made(seed=seed))
-            steady, false, judged = judge(recognizer, iter(pages), Tracker(0.5))
+            live = Recognizer(opt.weights, "cpu", min_confidence=0.0, remember=True)
+            steady, false, judged = judge(live, iter(pages), Tracker(0.5))
             single = Recognizer(opt.weights, "cpu", min_confidence=0.5)
             alone, flashes, _ = judge(single, iter(pages), None)
             print(
