@@ -247,11 +247,22 @@ class Layout:
 
 def _join(layout: Layout, slope: int) -> Layout:
     """Strokes of one digit that came apart, joined again, the nearest first."""
-    for i, j, limit in _one_digit(layout, slope):
-        a, b = layout.parts[i].contour, layout.parts[j].contour
-        if (((a[:, None] - b[None]) ** 2).sum(axis=2) <= limit**2).any():
-            return _join(layout.merged(i, j), slope)
-    return layout
+    while True:
+        for i, j, limit in _one_digit(layout, slope):
+            if _come_close(layout.parts[i], layout.parts[j], limit):
+                layout = layout.merged(i, j)
+                break
+        else:
+            return layout
+
+
+def _come_close(first: Part, second: Part, limit: float) -> bool:
+    """Whether two parts' contours come within so many pixels of each other."""
+    near = []
+    for points, box in ((first.contour, second.box), (second.contour, first.box)):
+        near.append(points[((points > np.subtract(box[:2], limit + 1)) & (points < np.add(box[2:], limit))).all(axis=1)])
+    a, b = near
+    return bool((((a[:, None] - b[None]) ** 2).sum(axis=2) <= limit**2).any())
 
 
 def _one_digit(layout: Layout, slope: int) -> list[tuple[int, int, float]]:

@@ -36,6 +36,7 @@ ACCEPTED = 0.4  # probability that the digits of a new grouping must have: what 
 LETTER = 0.85, 1.1  # heights: of touching digits 2 % are narrower than the first, of letters 1 % wider than the second
 PARALLEL = 25  # degrees: of MNIST's 1s six in ten pairs lean that much alike, of V, M and ^ no strokes do
 LEAST = 1e-3  # probability: one bad piece is enough
+MOST = 40.0  # squares of a line's height: so much is looked at again in a picture; a page of print has hundreds
 SPELT = 2.0  # nats: how much likelier than what the cuts say a string has to be to stand in its place
 Context = Callable[[np.ndarray], np.ndarray]  # which parts may be one thing, N, to N odds of "not a digit"
 Judge = Callable[[np.ndarray], np.ndarray]  # patches M x 28 x 28 uint8 to M x 11 probabilities
@@ -341,6 +342,9 @@ def regroup(
     # it must still prove itself.
     odds = np.maximum(1.0, context(units))
     heights, digits_around = line_heights(found), among_digits(found, probabilities)
+    again.sort(key=lambda chain: odds[chain[0]])  # among digits first
+    squares = np.cumsum([sum(found.digits[i].width for i in chain) / heights[chain[0]] for chain in again])
+    again = again[: max(1, squares.searchsorted(MOST))]
     lattices = [lattice_of(found, chain, heights[chain[0]]) for chain in again]
     drawn = [
         patches(found.ink, one.parts, np.full(len(one.parts), found.slopes[one.chain[0]]), one.whole)
