@@ -56,7 +56,8 @@ class Frame:
 
 def without_password(source: str) -> str:
     """The source as it may be shown: a URL's user and password left out, also those among its parameters."""
-    return re.sub(SECRET, r"\1***", re.sub(r"(?<=://)[^/?#]*@", "", source))
+    user = r"(?<=://)([^/?#]*@|[^/?#]*:.*@)"  # the second: one with a / or # in it, which no URL may have
+    return re.sub(SECRET, r"\1***", re.sub(user, "", source))
 
 
 def silence_opencv() -> None:
@@ -129,12 +130,16 @@ class Slides:
     live, fps = False, 1 / SLIDE
 
     def __init__(self, folder: Path) -> None:
-        files = sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+        try:
+            files = sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+        except OSError as error:
+            raise UserError(f"can't look into {folder} ({error.strerror})") from error
         if not files:
             raise UserError(
                 f"{folder} has no pictures in it; --source takes a camera's index, a video, a URL, a folder"
             )
         self.name, self.files = f"{len(files)} pictures in {folder}", iter(files)
+        self.broken = 0
 
     def read(self) -> np.ndarray | None:
         """The next picture."""
@@ -143,6 +148,7 @@ class Slides:
                 return read_image(file)
             except UserError as error:
                 print(f"error: {error}", file=sys.stderr)
+                self.broken += 1
         return None
 
     def close(self) -> None:
@@ -166,9 +172,13 @@ def open_source(source: str) -> Video | MotionJpeg | Slides:
         if not capture.isOpened():
             raise UserError(f"{shown} doesn't open: {ASK_THE_PHONE}")
         return Video(capture, live=capture.get(cv2.CAP_PROP_FRAME_COUNT) <= 0, name=shown)
-    if Path(source).is_dir():
+    try:
+        folder, file = Path(source).is_dir(), Path(source).is_file()
+    except (OSError, ValueError):  # too long, for one
+        folder = file = False
+    if folder:
         return Slides(Path(source))
-    if not Path(source).is_file():
+    if not file:
         raise UserError(f"there is no video {source}; name a file, a folder of pictures, a URL or a camera's index")
     capture = cv2.VideoCapture(source)
     if not capture.isOpened():
@@ -178,7 +188,12 @@ def open_source(source: str) -> Video | MotionJpeg | Slides:
 
 def _open_motion_jpeg(source: str, shown: str) -> MotionJpeg | None:
     """The stream at an HTTP address; None when it is something else than a stream of JPEGs, a video file perhaps."""
-    parts = urllib.parse.urlsplit(source)
+    try:
+        parts = urllib.parse.urlsplit(source)
+        _ = parts.port  # a ValueError where there is none after a colon
+    except ValueError as error:
+        hint = "in a password write / as %2F, # as %23 and @ as %40"
+        raise UserError(f"{shown} is no address; write http://192.168.1.20:8080/video, and {hint}") from error
     passwords = urllib.request.HTTPPasswordMgrWithDefaultRealm()
     user, password = (urllib.parse.unquote(part or "") for part in (parts.username, parts.password))
     address = urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
@@ -200,7 +215,7 @@ def _open_motion_jpeg(source: str, shown: str) -> MotionJpeg | None:
 
 
 def _open_camera(index: int) -> Video:
-    for back_end in BACK_ENDS.get(sys.platform, (cv2.CAP_ANY,)):
+    for back_end in BACK_ENDS.get(sys.platform, (cv2.CAP_ANY,)) if index < 1 << 31 else ():
         capture = cv2.VideoCapture(index, back_end)
         if capture.isOpened():
             capture.set(cv2.CAP_PROP_FRAME_WIDTH, WIDTH)
@@ -271,16 +286,19 @@ class Capture:
                 image = self._source.read() if self._source else None
                 now = time.perf_counter()
                 if image is None:
-                    if not self.live or not self._lost(now):
+                    if not self.live:
+                        if self._paced:
+                            self._keep_pace(start, now)  # the last picture is shown as long as the others
                         return
-                    self._closing.wait(min(wait, self.lost_since + self._retry - now))
+                    if not self._lost(now) or self._closing.wait(min(wait, self.lost_since + self._retry - now)):
+                        return
                     wait = min(2 * wait, LONGEST_WAIT)
                     self._reopen()
                     continue
                 self.lost_since, wait = None, FIRST_WAIT
                 if self._paced and not self.live:
                     start = max(start, now - self.frames / self.fps)  # late: go on from here, don't hurry
-                    self._closing.wait(max(0.0, start + self.frames / self.fps - now))
+                    self._keep_pace(start, now)
                 self._hand_over(self._upright(image), start)
         finally:
             if self._source:
@@ -288,6 +306,10 @@ class Capture:
             with self._changed:
                 self.ended = True
                 self._changed.notify_all()
+
+    def _keep_pace(self, start: float, now: float) -> None:
+        """Wait until a file's next frame is due."""
+        self._closing.wait(max(0.0, start + self.frames / self.fps - now))
 
     def _lost(self, now: float) -> bool:
         """Note that no frame came; False when that has lasted too long."""

@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TextIO
 
 import cv2
@@ -48,7 +49,7 @@ PATIENCE = 0.5  # of a frame's period: how long a picture waits for its own read
 SILENT = 2.0  # seconds without a frame after which the picture says so
 # Grey levels: a picture (in cells of a 40th) that varies less, or is darker, shows no writing: a covered lens.
 FLAT = 12
-WHITE, RED = (255, 255, 255), (60, 60, 255)
+RED = 60, 60, 255
 KEYS = {
     "q": "Esc, q  end",
     " ": "Space  freeze",
@@ -137,7 +138,10 @@ class Live:
             self.recorder = Recorder(self.opt.record, self.capture.fps, keep_time=self.capture.live)
         if self.opt.json:
             prepare_folder(self.opt.json.parent)
-            self.log = self.opt.json.open("w", encoding="utf-8")
+            try:
+                self.log = self.opt.json.open("w", encoding="utf-8")
+            except OSError as error:
+                raise UserError(f"can't write {self.opt.json} ({error.strerror}); name another file") from error
         if self.opt.serve:
             self.broadcast = Broadcast(*self.opt.serve)
             print(f"serving at {self.broadcast.address} (Ctrl-C ends it)")
@@ -158,7 +162,8 @@ class Live:
         if (self.capture.live and self.capture.ended) or self.capture.frames == 0:
             count = self.capture.frames
             what = f"was lost after {count} frames" if count else "gave no frame"
-            raise UserError(f"{self.capture.name} {what}; look at its plug, power or network and start again")
+            now = "look at its plug, power or network and start again" if self.capture.live else "is the file whole?"
+            raise UserError(f"{self.capture.name} {what}; {now}")
 
     def take(self, frame: Frame) -> None:
         """Have a frame read, and show it."""
@@ -167,17 +172,21 @@ class Live:
             self.collect(self.reader.read(frame))
             self.output(frame)
             return
+        self.collect_finished()
         self.pending = self.pending or self.begin(frame)
-        wait([self.pending], timeout=PATIENCE / self.capture.fps)
-        if self.pending.done():
-            reading, self.pending = self.pending.result(), None
-            self.collect(reading)
+        wait([self.pending], timeout=None if self.still else PATIENCE / self.capture.fps)  # each slide with its own
+        self.collect_finished()
         self.output(frame)
 
     def begin(self, frame: Frame) -> Future[LiveReading]:
         """Begin to read a frame."""
         self.begun += 1
         return self.reader.start(frame, bool(self.switches & {"d", "p", "f"}))
+
+    def collect_finished(self) -> None:
+        """Keep the reading that was begun last, if it is there."""
+        if self.pending and self.pending.done():
+            self.finish()
 
     def finish(self) -> None:
         """Wait for the reading that was begun last."""
@@ -219,13 +228,15 @@ class Live:
             return contact_sheet(self.latest.frame.image, stages["segments"], stages)
         picture = draw_reading(frame.image, reading)
         segments: Segments | None = stages.get("segments")
-        if "p" in self.switches and segments is not None:
-            draw_patches(picture, segments.boxes, segments.patches)
+        boxes = np.zeros((0, 4), int) if segments is None else segments.boxes
+        boxes = boxes * (picture.shape[1] // frame.image.shape[1])  # a small picture is drawn larger
+        if "p" in self.switches and len(boxes):
+            draw_patches(picture, boxes, segments.patches)
         draw_status(picture, reading.lines, self.state())
         if "h" in self.switches:
             draw_help(picture, KEYS.values())
-        if "f" in self.switches and segments is not None and len(segments.boxes):
-            patch = segments.patches[self.pointed_at(segments.boxes)]
+        if "f" in self.switches and len(boxes):
+            patch = segments.patches[self.pointed_at(boxes)]
             picture = draw_features(picture, patch, self.recognizer.activations(patch))
         return picture
 
@@ -256,8 +267,10 @@ class Live:
         lost = self.capture.lost_since is not None
         if not lost and (self.still or not self.capture.live or self.capture.silent_for < SILENT):
             return
-        if self.tracker and self.pending is None:
+        self.collect_finished()
+        if self.tracker and self.pending is None:  # what comes next may be another page
             self.tracker.clear()
+            self.latest = None
         picture = np.zeros((480, 640, 3), np.uint8) if self.picture is None else self.picture // 3
         text = "camera lost, trying again" if lost else f"no picture for {self.capture.silent_for:.0f} s"
         put_text(picture, text, picture.shape[1] // 20, picture.shape[0] // 2, picture.shape[0] / 18, RED)
@@ -318,13 +331,26 @@ class Live:
             ordered = sorted(self.latencies)
             text += f"; latency {1000 * statistics.median(ordered):.0f} ms"
             text += f" (95 %: {1000 * ordered[int(0.95 * (len(ordered) - 1))]:.0f} ms)"
-        for path in filter(None, (self.recorder and self.recorder.path, self.opt.json)):
-            text += f"\nsaved: {path}"
-        return text
+        if self.recorder and self.recorder.size:
+            text += f"\nsaved: {self.recorder.path}"
+        return text + (f"\nsaved: {self.opt.json}" if self.log else "")
+
+
+def check_files(opt: options.Options) -> None:
+    """UserError where one file would be read and written, or written twice."""
+    files = [Path(opt.source).resolve()] if "://" not in opt.source else []
+    for path in filter(None, (opt.record, opt.json)):
+        if path.resolve() in files:
+            raise UserError(f"{path} is named twice, and would be overwritten; give --record and --json other names")
+        files.append(path.resolve())
 
 
 def demo_realtime(opt: options.Options) -> int:
-    """Read live as the options say. UserError: source, screen, checkpoint, files that can't be written, lost camera."""
+    """Read live as the options say; 1 where slides were broken.
+
+    UserError: source, screen, checkpoint, files that can't be written, lost camera.
+    """
+    check_files(opt)
     if not opt.headless and not opt.serve:
         try:
             require_display("the window")
@@ -345,7 +371,7 @@ def demo_realtime(opt: options.Options) -> int:
     finally:
         live.close()
         print(live.summary(time.perf_counter() - started))
-    return 0
+    return int(live.still and capture.source.broken > 0)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -454,9 +454,9 @@ def _level_lines(
 def _frames(found: Connected, closed: bool = False) -> list[Part]:
     """What is drawn around others: boxes and circles, tables and circles that touch.
 
-    Parts with several others in their holes, rectangles with one, or with ink of their own inside that touches them; if
-    not only `closed` ones are asked for, also those with another one wholly inside and no ink of their own in the middle.
-    Of each only what is around: what else hangs together with it are digits that touch it.
+    Parts with several others in their holes, rectangles with one, or with ink of their own inside that touches them;
+    if not only `closed` ones are asked for, also those with another one wholly inside and no ink of their own in the
+    middle. Of each only what is around: what else hangs together with it are digits that touch it.
     """
     first, size = found.stats[:, :2], found.stats[:, 2:]
     last, longer, shorter, kept = first + size, size.max(axis=1), size.min(axis=1), found.kept

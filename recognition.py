@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -77,7 +78,7 @@ CAUTION = 2.3  # times that "not a digit" counts for likelier than it is: a fals
 # digit misread on a page that moves slowly would stay misread.
 ALIKE = 3.0
 MOST = 1 << 24  # pairs of patches: comparing more takes longer than reading them, and hundreds of megabytes
-AFRESH = 30  # live pictures that are read with what is known of those before; then one as if it were the first
+AFRESH = 30  # live pictures for which what was found out about sheet and doubts counts; then it is found out anew
 SELDOM = 4  # as AFRESH, where a sheet of paper was looked for in vain
 ALIKE_BOX = 0.2  # of its height: a digit's sides stay within that where looking again only reads it otherwise
 REACH = 0.5  # of a digit's height: how far it may have moved since
@@ -262,10 +263,14 @@ class Recognizer:
     def activations(self, patch: np.ndarray) -> dict[str, np.ndarray]:
         """What each layer makes of one patch (28 x 28 uint8): its name to maps C x H x W, or C values, float32."""
         layers: dict[str, np.ndarray] = {}
+        thread = threading.get_ident()  # another one may be reading with the same network
+
+        def keep(name: str, output: torch.Tensor) -> None:
+            if threading.get_ident() == thread:
+                layers[name] = output[0].float().cpu().numpy()
+
         hooks = [
-            module.register_forward_hook(
-                lambda _, __, output, name=name: layers.update({name: output[0].float().cpu().numpy()})
-            )
+            module.register_forward_hook(lambda _, __, output, name=name: keep(name, output))
             for name, module in self.model.named_modules()
             if not list(module.children())
         ]

@@ -260,7 +260,9 @@ def _come_close(first: Part, second: Part, limit: float) -> bool:
     """Whether two parts' contours come within so many pixels of each other."""
     near = []
     for points, box in ((first.contour, second.box), (second.contour, first.box)):
-        near.append(points[((points > np.subtract(box[:2], limit + 1)) & (points < np.add(box[2:], limit))).all(axis=1)])
+        near.append(
+            points[((points > np.subtract(box[:2], limit + 1)) & (points < np.add(box[2:], limit))).all(axis=1)]
+        )
     a, b = near
     return bool((((a[:, None] - b[None]) ** 2).sum(axis=2) <= limit**2).any())
 

@@ -241,7 +241,7 @@ def prepare_folder(folder: Path) -> None:
     """Make a folder for results and see that files can be written there. UserError before any work is done."""
     probe = Path(folder) / ".probe"
     write_atomically(probe, lambda beside: beside.write_text(""))
-    probe.unlink()
+    probe.unlink(missing_ok=True)  # another script's, perhaps
 
 
 def require_display(wanted_by: str) -> None:
@@ -261,7 +261,7 @@ SURE, UNSURE, REJECTED = (80, 200, 0), (0, 140, 255), (150, 150, 150)  # BGR: gr
 READABLE = 240  # pixels: a smaller picture is enlarged, or its labels couldn't be read
 
 
-@lru_cache(256)  # a frame has the same few labels as the one before
+@lru_cache(256)  # a frame has the same few digits as the one before
 def _lettering(text: str, height: int) -> tuple[np.ndarray, np.ndarray, int]:
     """The text's ink and its outline (h x w x 3 uint8, bright on 0), and the margin around both in pixels."""
     scale, width = height / 22, max(1, round(height / 12))  # Hershey Simplex's digits are 22 high at scale 1
@@ -276,7 +276,8 @@ def _lettering(text: str, height: int) -> tuple[np.ndarray, np.ndarray, int]:
 
 def put_text(picture: np.ndarray, text: str, x: float, y: float, height: float, color: tuple[int, int, int]) -> None:
     """Write text with its lower left corner at x, y, `height` pixels high, outlined so that any background will do."""
-    ink, edge, margin = _lettering(text, max(1, round(height)))
+    lettering = _lettering if len(text) == 1 else _lettering.__wrapped__  # a status is another one in every frame
+    ink, edge, margin = lettering(text, max(1, round(height)))
     left, top = round(x) - margin, round(y) + margin - len(ink)
     target = picture[max(0, top) : max(0, top + len(ink)), max(0, left) : max(0, left + ink.shape[1])]
     part = np.s_[max(0, -top) :, max(0, -left) :]

@@ -95,9 +95,10 @@ class Recorder:
         if picture.shape[1::-1] != self.size:
             picture = cv2.resize(picture, self.size, interpolation=cv2.INTER_AREA)
         due = round((seconds - self.start) * self.fps) + 1 if self.keep_time else self.frames + 1
-        if due - self.frames > LONGEST_STILL * self.fps:
-            self.start += (due - self.frames) / self.fps - LONGEST_STILL
-            due = self.frames + round(LONGEST_STILL * self.fps)
+        longest = max(1, round(LONGEST_STILL * self.fps))  # a slide show has less than a frame a second
+        if due - self.frames > longest:
+            self.start += (due - self.frames - longest) / self.fps
+            due = self.frames + longest
         if self.encoding:
             self.encoding.result()
         self.encoding = self.encoder.submit(self._encode, picture, max(0, due - self.frames))

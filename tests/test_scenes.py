@@ -205,6 +205,27 @@ def table_of_pairs(rng: Rng, digits: Digits) -> Page:
     return table(rng, digits, 2)
 
 
+def boxes_of_a_form(rng: Rng, digits: Digits) -> Page:
+    """A printed box for each digit, side by side or with gaps; some digits touch theirs."""
+    rows, columns, height = int(rng.integers(1, 4)), int(rng.integers(4, 9)), rng.uniform(40, 60)
+    box = np.array((1.15, 1.5)) * height
+    step = np.add(box, (rng.choice([0, 6, 12]), 50))
+    sheet, grey, thick = (
+        paper.sheet(rng, tuple((step * (columns, rows) + 150).astype(int))),
+        rng.uniform(40, 170),
+        rng.integers(1, 3),
+    )
+    corners = [(75 + step * (k, row)).astype(int) for row in range(rows) for k in range(columns)]
+    for corner in corners:
+        cv2.rectangle(sheet, corner.tolist(), (corner + box).astype(int).tolist(), (grey,) * 3, int(thick))
+    page, pen = Page(sheet), pages.random_pen(rng)
+    for corner in corners:
+        writing = paper.lay_out(rng, lines_of(rng, digits, (1, 2), (1, 1)), 0.95 * height, 0, pen)
+        inside = np.maximum(1, (box - writing.size) // 2 + rng.integers(-4, 5, 2))
+        page = paper.put(rng, writing, page, tuple((corner + inside).astype(int).tolist()))
+    return snap(rng, replace(page, line=np.repeat(np.arange(rows), columns)))
+
+
 def circled(rng: Rng, digits: Digits) -> Page:
     pen = pages.random_pen(rng)
     page = written(rng, lines_of(rng, digits, (1, 2), (2, 5)), plain(rng), height=60, slope=0, pen=pen, gap=(1, 1.4))
@@ -288,8 +309,8 @@ SCENES: dict[str, Scene] = {
     scene.__name__.replace("_", " "): scene
     for scene in (
         *(sheet_on_a_desk, coloured_note, fingers_at_its_edge, held_before_a_room, ruled_sheet_on_a_desk),
-        *(ruled_aslant, squared_aslant, table_of_digits, table_of_pairs, circled, underlined, shadows, whiteboard),
-        *(white_on_black, mnist_itself, one_digit_that_fills_it, a_word_before_it),
+        *(ruled_aslant, squared_aslant, table_of_digits, table_of_pairs, boxes_of_a_form, circled, underlined),
+        *(shadows, whiteboard, white_on_black, mnist_itself, one_digit_that_fills_it, a_word_before_it),
     )
 }
 
@@ -313,6 +334,7 @@ MOST = {  # digits of them that may be wrong, and how many there are: a few more
     "squared aslant": (46, 446),
     "table of digits": (7, 370),
     "table of pairs": (18, 606),
+    "boxes of a form": (12, 273),
     "circled": (9, 78),
     "underlined": (11, 258),
     "shadows": (20, 243),

@@ -208,3 +208,19 @@ def test_live_only_what_is_the_same_but_for_noise_is_not_read_again(digits, monk
     assert read_anew(cv2.add(page, rng.normal(0, 3, page.shape), dtype=cv2.CV_8U)) <= 1  # a sensor's noise
     turned = cv2.warpAffine(page, paper.turned((640, 200), 1.5)[:2], (640, 200), borderMode=cv2.BORDER_REPLICATE)
     assert read_anew(turned) >= 4  # a hand that hardly moves
+
+
+def test_a_page_of_print_is_not_cut_up_for_ever(monkeypatch):
+    """Hundreds of letters in doubt: what is looked at again is bounded, and so are its time and memory."""
+    page, rng = np.full((480, 640, 3), 245, np.uint8), np.random.default_rng(0)
+    for y in range(32, 470, 22):
+        text = "".join(rng.choice(list("etaoinshrdlucmfwypvbgkqjxz     "), 58))
+        cv2.putText(page, text, (20, y), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (30, 30, 30), 1, cv2.LINE_AA)
+    reader = Recognizer(options.DEFAULT_WEIGHTS, "cpu", min_confidence=0.4, remember=True)
+    judged: list[int] = []
+    network = reader._classify
+    monkeypatch.setattr(reader, "_classify", lambda some: judged.append(len(some)) or network(some))
+    for _ in range(2):
+        judged.clear()
+        reader.read(page)
+        assert 300 < sum(judged) < 25_000  # 98,000 when every chain was looked at
