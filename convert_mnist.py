@@ -26,7 +26,7 @@ def convert(images: np.ndarray, labels: np.ndarray, folder: Path, resume: bool =
     A folder that has pictures already is refused, unless `resume`: then those that are there are kept.
     """
     targets = [folder / str(label) / f"{index:05d}.png" for index, label in enumerate(labels)]
-    there = set(folder.glob("*/*.png"))
+    there = set(folder.glob("*/[!.]*.png"))  # hidden ones were being written when something was killed
     if there >= set(targets):
         print(f"{folder} is complete already ({len(targets)} pictures)")
         return 0
@@ -48,7 +48,7 @@ def convert(images: np.ndarray, labels: np.ndarray, folder: Path, resume: bool =
                 pass
         except KeyboardInterrupt:
             pool.shutdown(cancel_futures=True)
-            print(f"\nstopped; fill {folder.parent} up with: python convert_mnist.py --resume", file=sys.stderr)
+            print(f"\nstopped; fill {folder.parent} up with the same command and --resume", file=sys.stderr)
             raise
     return len(todo)
 

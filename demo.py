@@ -41,25 +41,25 @@ TOO_SMALL = 7  # pixels: ten digits can't be told apart in fewer (the smallest f
 COLUMNS = ("file", "line", "position", "digit", "confidence", "x", "y", "w", "h", "error")
 
 
-def find_pictures(sources: Sequence[str], output: Path) -> list[tuple[str, Path]]:
+def find_pictures(sources: Sequence[str], *outputs: Path) -> list[tuple[str, Path]]:
     """Every picture of the sources (image, folder with its subfolders, glob), once: its name in the results, its path.
 
     A name is the path below the source; where two would be the same, or their annotated copies, as much of the path
-    above it as tells them apart. Hidden files, companions and what lies in `output` are passed over. UserError for a
-    source that isn't there, and when there is no picture.
+    above it as tells them apart. Hidden files, companions and what lies in one of `outputs` are passed over. UserError
+    for a source that isn't there, and when there is no picture.
     """
     found: dict[Path, tuple[str, Path]] = {}
     taken: set[str] = set()
     for source in sources:
         base, files = _files_of(source)
-        inside = base.resolve() in output.resolve().parents
+        inside = {output.resolve() for output in outputs if base.resolve() in output.resolve().parents}
         for file in files:
             if file.suffix.lower() in COMPANIONS or file.resolve() in found:
                 continue
-            if inside and output.resolve() in file.resolve().parents:
+            if inside.intersection(file.resolve().parents):
                 continue
             for folder in (base, *base.parents):
-                name = os.fsencode(file.relative_to(folder).as_posix()).decode("utf-8", "replace")
+                name = readable(file.relative_to(folder).as_posix())
                 copy = str(annotated_path(Path(), name)).casefold()
                 if copy not in taken:
                     break
@@ -92,25 +92,41 @@ def _files_of(source: str) -> tuple[Path, list[Path]]:
     return base, files
 
 
+def readable(text: str) -> str:
+    """Text that is UTF-8, whatever bytes stand in the names of files in it."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def _is_hidden(relative: Path) -> bool:
     return any(part.startswith(".") or part == "__pycache__" for part in relative.parts)
 
 
 def annotated_path(output: Path, name: str) -> Path:
-    """Where a picture's annotated copy goes: its own name, or .png added where OpenCV can't write its format."""
+    """Where a picture's annotated copy goes: its own name, or .png added where OpenCV can't write it so."""
     path = output / PurePosixPath(name)
-    return path if cv2.haveImageWriter("x" + path.suffix) else path.with_name(path.name + ".png")
+    in_colour = path.suffix.lower() != ".pgm" and cv2.haveImageWriter("x" + path.suffix)
+    return path if in_colour else path.with_name(path.name + ".png")
 
 
-def check_output(output: Path, pictures: Sequence[tuple[str, Path]]) -> None:
-    """UserError when an annotated copy would overwrite a picture that is no earlier result of this script."""
-    earlier = (output / "results.json").exists()
+def sheet_path(debug: Path, name: str) -> Path:
+    """Where a picture's stages go: its own name with .png added, for page.jpg may lie beside page.png."""
+    return debug / PurePosixPath(name + ".png")
+
+
+def check_output(output: Path, debug: Path | None, pictures: Sequence[tuple[str, Path]]) -> None:
+    """UserError when a result would overwrite a file that is no earlier result of this script."""
+    results = [output / "results.json", output / "results.csv"]
+    try:
+        earlier = {"model", "images"} <= json.loads(results[0].read_text(encoding="utf-8")).keys()
+    except (OSError, ValueError, AttributeError):
+        earlier = False
+    copies = [*results, *(annotated_path(output, name) for name, _ in pictures)]
+    sheets = [sheet_path(debug, name) for name, _ in pictures] if debug else []
     sources = {path.resolve() for _, path in pictures}
-    for name, _ in pictures:
-        copy = annotated_path(output, name)
-        if copy.exists() and (not earlier or copy.resolve() in sources):
+    for file in (*copies, *sheets):
+        if (file in copies and file.exists() and not earlier) or file.resolve() in sources:
             raise UserError(
-                f"{copy} would be overwritten, and it is no earlier result of demo.py; choose another --output"
+                f"{file} would be overwritten, and it is no earlier result of demo.py; choose another folder"
             )
 
 
@@ -129,14 +145,15 @@ def csv_rows(images: list[dict]) -> str:
 
 def demo(opt: options.Options) -> int:
     """Read as the options say; 1 when a picture could not be read. UserError: sources, checkpoint, device, output."""
-    pictures = find_pictures(opt.sources, opt.output)
+    pictures = find_pictures(opt.sources, *filter(None, (opt.output, opt.debug)))
     if opt.show:
         require_display("--show")
-    check_output(opt.output, pictures)
+    check_output(opt.output, opt.debug, pictures)
     for folder in filter(None, (opt.output, opt.debug)):
         prepare_folder(folder)
     recognizer = Recognizer(options.weights_paths(opt)[0], opt.device, opt.min_confidence, strings=opt.strings)
     images: list[dict] = []
+    unwritten: list[UserError] = []
 
     def save() -> None:
         results = {"model": recognizer.card, "images": images}
@@ -154,19 +171,21 @@ def demo(opt: options.Options) -> int:
                 if max(image.shape[:2]) < TOO_SMALL:
                     raise UserError(f"{path} has {image.shape[1]}x{image.shape[0]} pixels, too few to show a digit")
             except UserError as error:
-                images.append({"file": name, "error": str(error)})
+                images.append({"file": name, "error": readable(str(error))})
                 continue
             stages = {} if opt.debug else None
             reading = recognizer.read(image, opt.single, stages)
             images.append({"file": name, **reading.as_dict()})
             annotated = draw_reading(image, reading)
-            write_image(annotated_path(opt.output, name), annotated)
-            if opt.debug:
-                sheet = contact_sheet(image, stages["segments"], stages)
-                write_image((opt.debug / PurePosixPath(name)).with_suffix(".png"), sheet)
+            try:
+                write_image(annotated_path(opt.output, name), annotated)
+                if opt.debug:
+                    write_image(sheet_path(opt.debug, name), contact_sheet(image, stages["segments"], stages))
+            except UserError as error:  # its reading is there all the same
+                unwritten.append(error)
             if window and not show(window, annotated):
                 window = None  # enough seen; the rest is read without
-    except (KeyboardInterrupt, UserError):  # UserError: a result can't be written
+    except KeyboardInterrupt:
         save()
         print(f"\nstopped: the {len(images)} of {len(pictures)} pictures read so far are in {opt.output}")
         raise
@@ -174,6 +193,8 @@ def demo(opt: options.Options) -> int:
     failures = [image for image in images if image["error"]]
     for image in failures:
         print(f"error: {image['error']}", file=sys.stderr)
+    for error in unwritten:
+        print(f"error: {error}", file=sys.stderr)
     for image in images[:20]:
         if not image["error"]:
             print(f"{image['file']}: {' / '.join(image['lines']) or 'no digit'}")
@@ -183,7 +204,7 @@ def demo(opt: options.Options) -> int:
     seconds = time.perf_counter() - start
     print(f"{len(images)} pictures, {digits} digits, {len(failures)} could not be read, {seconds:.1f} s")
     print(f"results: {opt.output / 'results.json'}, {opt.output / 'results.csv'} and annotated pictures beside them")
-    return 1 if failures else 0
+    return 1 if failures or unwritten else 0
 
 
 def show(window: Window, picture: np.ndarray) -> bool:

@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import signal
 import statistics
 import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -359,8 +357,6 @@ def demo_realtime(opt: options.Options) -> int:
     # Batches are small and three threads share the processor: a second one for the network would only be waited for.
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill ends as Ctrl-C does
     recognizer = Recognizer(options.weights_paths(opt)[0], opt.device, remember=True, strings=opt.strings)
     capture = Capture(opt.source, not opt.headless, opt.retry, opt.mirror, opt.rotate)
     live = Live(opt, capture, recognizer)

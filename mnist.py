@@ -44,6 +44,7 @@ MD5 = {
     "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
 IMAGES_MAGIC, LABELS_MAGIC = 2051, 2049
+SIZES = {True: 60_000, False: 10_000}  # how many images there are to train on, and to test with
 
 
 @dataclass(frozen=True)
@@ -237,11 +238,12 @@ def find(data: str | Path | None) -> Path | None:
 
     Only the last step is a fallback, and it is said loudly. UserError for a `data` or $MNIST_DIR without MNIST.
     """
-    given, owner = (data, "--data") if data else (os.environ.get("MNIST_DIR"), "$MNIST_DIR")
+    given = data or os.environ.get("MNIST_DIR")
     if given:
         folder = Path(given).expanduser()
         if not folder.is_dir():
-            raise UserError(f"{owner} names {folder}, which is no folder; name one with MNIST's files")
+            named = " (named by $MNIST_DIR)" if not data else ""
+            raise UserError(f"{folder}{named} is no folder; name one with MNIST's files")
         return folder
     if _idx_file(DOWNLOADED, "train-images-idx3-ubyte"):
         return DOWNLOADED
@@ -274,6 +276,9 @@ def load(data: str | Path | None, train: bool) -> Digits:
         pngs = next((place for place in (folder / name, folder) if (place / "0").is_dir()), None)
         if pngs is not None:
             images, labels = load_png(pngs)
+            whole = SIZES[train]
+            if len(images) != whole:
+                print(f"warning: {pngs} has {len(images)} pictures where MNIST has {whole}", file=sys.stderr)
         elif _idx_file(folder, "train-images-idx3-ubyte") or _idx_file(folder, "t10k-images-idx3-ubyte"):
             images, labels = load_idx(folder, train)
         else:

@@ -269,7 +269,7 @@ def train_parser() -> Parser:
         help=f"the rate falls smoothly by this factor per 60,000 images {_recipes('lr_decay')}",
     )
     learning.add_argument(
-        "--weight_decay", type=float, default=0.01, metavar="X", help="AdamW's weight decay (default: %(default)s)"
+        "--weight_decay", type=fraction, default=0.01, metavar="X", help="AdamW's weight decay (default: %(default)s)"
     )
     learning.add_argument(
         "--label_smoothing",
@@ -381,7 +381,10 @@ def demo_parser() -> Parser:
         "--show", action="store_true", help="show each picture in a window; any key: next, Esc or q: end"
     )
     parser.add_argument(
-        "--debug", type=Path, metavar="DIR", help="also save every stage of each picture as one contact sheet in DIR"
+        "--debug",
+        type=Path,
+        metavar="DIR",
+        help="also save every stage of each picture as one contact sheet in DIR, under its own name with .png added",
     )
     _add_reading(parser)
     return parser

@@ -20,7 +20,7 @@ from tqdm import tqdm
 import mnist
 import options
 from LeNet_5 import DIGITS, LeNet_5_Strings, string_losses
-from utils import UserError, load_model, pick_device, predict, run_script, write_image, write_text
+from utils import UserError, load_model, pick_device, predict, prepare_folder, run_script, write_image, write_text
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 PAPER = 18  # pixels on either side of a digit, where it stands alone on a strip
@@ -151,6 +151,8 @@ def _centred(picture: np.ndarray, text: str, x: int, y: int, scale: float) -> No
 
 def test(opt: options.Options) -> None:
     """Test as the options say. UserError: checkpoint, data, device, or a result that can't be written."""
+    for folder in filter(None, (opt.output, opt.json and opt.json.parent)):
+        prepare_folder(folder)
     device = pick_device(opt.device)
     files = checkpoint_files(options.weights_paths(opt))
     models = [(file, *load_model(file, device)) for file in files]
@@ -171,7 +173,7 @@ def test(opt: options.Options) -> None:
                 "weights": str(file),
                 "arch": checkpoint["arch"],
                 "epoch": checkpoint.get("epoch"),
-                "trained_on": checkpoint.get("data", {}).get("source", "unknown"),
+                "trained_on": (checkpoint.get("data") or {}).get("source", "unknown"),
                 "images": len(digits),
                 "accuracy": 1 - misses / len(digits),
                 "misses": misses,

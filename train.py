@@ -214,13 +214,14 @@ def start_or_resume(opt: options.Options, given: set[str]) -> tuple[options.Opti
         raise UserError(f"--arch {opt.arch} is unknown; known: {', '.join(ARCHITECTURES)}")
     if opt.resume is None:
         run = opt.runs_dir / (opt.name or time.strftime("%Y-%m-%d_%H-%M-%S"))
-        if (run / "last.pt").exists() and not opt.dry_run:
+        last = run / "last.pt"
+        if not opt.dry_run and last.exists() and load_checkpoint(last)["epoch"]:  # else its training failed at once
             raise UserError(f"{run} exists: go on with --resume {run}, or choose another --name")
         return opt, run, None
     source = opt.resume / opt.model_load_name if opt.model_load_name else opt.resume
     file = find_checkpoint(source, "last.pt")
     checkpoint = load_checkpoint(file)
-    if "training" not in checkpoint:
+    if not {"training", "best", "options"} <= checkpoint.keys():
         raise UserError(f"{file} has weights only and no training state; --resume needs a run's last.pt")
     if given - RESUME_CHANGES:
         fixed = " ".join(sorted(f"--{name}" for name in given - RESUME_CHANGES))
@@ -285,7 +286,7 @@ def append_log(file: Path, row: dict) -> None:
     rows = []
     if file.exists():
         with file.open(newline="") as old:
-            rows = [r for r in csv.DictReader(old) if int(r["epoch"]) < row["epoch"]]
+            rows = [r for r in csv.DictReader(old) if r["epoch"].isdecimal() and int(r["epoch"]) < row["epoch"]]
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, list(row), lineterminator="\n")
     writer.writeheader()
@@ -304,6 +305,9 @@ def train(opt: options.Options, given: set[str]) -> None:
     seed_everything(opt.seed)
     keep_freed_memory()
     digits = mnist.load(opt.data, train=True)
+    trained_on = ((checkpoint or {}).get("data") or {}).get("source", digits.source)
+    if "data" not in given and not trained_on.startswith(digits.source):
+        raise UserError(f"{run} was trained on {trained_on}; here is {digits.source}: name its data with --data")
     asked = opt.epochs is not None
     opt.follow_recipe()
     if not asked and not opt.pages and "subset" in digits.source:  # with pages an epoch is long enough
@@ -319,7 +323,10 @@ def train(opt: options.Options, given: set[str]) -> None:
     trainer = Trainer(opt, device)
     best = 0.0
     if checkpoint:
-        trainer.restore(checkpoint["epoch"], checkpoint["training"])
+        try:
+            trainer.restore(checkpoint["epoch"], checkpoint["training"])
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise UserError(f"{run}: the training state in last.pt is damaged ({error!r}); start a new run") from error
         best = checkpoint["best"]
     print(
         f"{training.source}: {len(training)} images to train on, {len(validation)} to validate; "

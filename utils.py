@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import os
 import pickle
 import random
+import signal
 import sys
 import tempfile
+import threading
+import zipfile
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +21,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 import torch
+from PIL import Image, ImageOps
 
 from LeNet_5 import ARCHITECTURES, build, to_input
 
@@ -33,15 +38,31 @@ class UserError(Exception):
 
 
 def run_script(body: Callable[[], int | None]) -> int:
-    """Run a script's body; its exit status: the body's own (None: 0), 1 after a UserError, 130 after Ctrl-C."""
+    """Run a script's body; its exit status: the body's own (None: 0), 1 after a UserError, 130 after Ctrl-C.
+
+    A polite kill (SIGTERM) ends as Ctrl-C does.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a file's name may hold what the terminal can't show
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        return body() or 0
+        status = body() or 0
+        sys.stdout.flush()
+        return status
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):  # whoever was reading what is printed has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or closing it would fail again
+        else:
+            print(f"error: {error}", file=sys.stderr)
+        return 1
 
 
 # ---- device, seed ---------------------------------------------------------------------------------------------------
@@ -53,9 +74,9 @@ def pick_device(name: str = "auto") -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
+        torch.empty(1, device=device).cpu()  # "meta" holds nothing
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
+        reason = str(error).splitlines()[0].split(". ")[0]
         raise UserError(f"device {name!r} can't be used ({reason}); say --device cpu, or leave --device out") from error
     return device
 
@@ -114,7 +135,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     beside = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
+        # a name may be 255 bytes long and no longer
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem[:20]}.", suffix=path.suffix, dir=path.parent)
         os.close(handle)
         beside = Path(name)
         write(beside)
@@ -151,10 +173,11 @@ def read_image(path: Path) -> np.ndarray:
         raise UserError(f"{path} can't be decoded ({str(error).strip().splitlines()[-1]})") from error
     if image is None:
         raise UserError(f"{path} is not a picture that can be decoded (broken, or of an unknown format)")
-    if bytes(data[:4]) in (b"\x89PNG", b"RIFF"):  # PNG and WebP, which may be transparent
-        layered = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
-        if layered is not None and layered.dtype == np.uint8 and layered.shape == (*image.shape[:2], 4):
-            return _on_paper(layered)
+    if bytes(data[:4]) in (b"\x89PNG", b"RIFF", b"GIF8"):  # PNG, WebP and GIF, which may be transparent
+        with contextlib.suppress(OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+            layered = Image.open(path)
+            if "A" in layered.getbands() or "transparency" in layered.info:
+                return _on_paper(np.asarray(ImageOps.exif_transpose(layered).convert("RGBA"))[..., [2, 1, 0, 3]])
     return image
 
 
@@ -166,11 +189,17 @@ def _on_paper(layered: np.ndarray) -> np.ndarray:
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
-    """Write a BGR or grey uint8 picture in the format that the path's suffix names. UserError as write_atomically."""
+    """Write a BGR or grey uint8 picture in the format that the path's suffix names.
+
+    UserError as write_atomically; for a format that OpenCV doesn't write, or not with so many pixels or colours.
+    """
     try:
-        data = cv2.imencode(Path(path).suffix, image)[1]
-    except cv2.error as error:
-        raise UserError(f"can't write {path}: {Path(path).suffix!r} is no picture format that OpenCV writes") from error
+        encoded, data = cv2.imencode(Path(path).suffix, image)
+    except cv2.error:
+        encoded = False
+    if not encoded:
+        size = f"{image.shape[1]}x{image.shape[0]}"
+        raise UserError(f"can't write {path}: OpenCV writes no picture of {size} pixels as {Path(path).suffix!r}")
     write_atomically(path, data.tofile)
 
 
@@ -195,19 +224,25 @@ def find_checkpoint(path: Path, name: str = "best.pt") -> Path:
 def load_checkpoint(path: Path) -> dict:
     """The dictionary in a checkpoint file or run folder (best.pt), on the CPU. Nothing in it is ever unpickled.
 
-    UserError: missing, truncated, a pickled model, no checkpoint of this project, a newer format, another architecture.
+    UserError: missing, damaged, a pickled model, no checkpoint of this project, a newer format, another architecture.
     """
     path = find_checkpoint(path)
+    again = "copy or train it again"
     try:
+        if zipfile.is_zipfile(path) and zipfile.ZipFile(path).testzip():  # torch.load compares no checksums
+            raise UserError(f"{path} is damaged (its checksums differ); {again}")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path} is refused: it holds more than tensors (a whole pickled model, perhaps), and unpickling a file "
             "can run any code; save a dictionary as train.py does"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path} can't be read: truncated, or not a checkpoint; copy or train it again") from error
-    if not isinstance(checkpoint, dict) or not {"format", "arch", "model"} <= checkpoint.keys():
+    except PermissionError as error:
+        raise UserError(f"can't read {path} ({error.strerror})") from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} can't be read: truncated, or not a checkpoint; {again}") from error
+    kinds = {"format": int, "arch": str, "model": dict}
+    if not isinstance(checkpoint, dict) or not all(isinstance(checkpoint.get(n), kind) for n, kind in kinds.items()):
         raise UserError(f"{path} is not a checkpoint of this project (no format, arch and model in it)")
     if checkpoint["format"] > CHECKPOINT_FORMAT:
         raise UserError(
@@ -228,6 +263,8 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[torch.nn
         model.load_state_dict(checkpoint["model"])
     except (RuntimeError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: its tensors don't fit the network {checkpoint['arch']!r} that it names") from error
+    if not all(tensor.isfinite().all() for tensor in model.state_dict().values()):
+        raise UserError(f"{path}: its weights are no numbers; its training failed, train it again")
     # channels_last: the layout in which the CPU's convolutions and pooling run 1.5 times as fast (benchmarks/)
     return model.to(device, memory_format=torch.channels_last).eval(), checkpoint
 

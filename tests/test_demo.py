@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, assert_one_line_error, start, wait_for
+from PIL import Image
 
 import mnist
 import options
@@ -142,8 +143,6 @@ def test_annotated_pictures_of_any_size(recognizer, size):
 
 
 def test_exif_rotation_is_applied(tmp_path):
-    from PIL import Image
-
     turned = Image.open(SAMPLES / "one_line.jpg").rotate(90, expand=True)
     exif = Image.Exif()
     exif[0x0112] = 6  # "turn me 90 degrees clockwise"
@@ -229,13 +228,82 @@ def test_show_without_a_screen_is_said(tmp_path, script):
     assert_one_line_error(run, "screen")
 
 
-def test_ctrl_c_keeps_what_is_read(tmp_path):
+def test_a_format_without_colours_gets_a_copy_of_another(tmp_path, script):
+    for name in ("a.jpg", "b.pgm", f"{'c' * 240}.jpg"):
+        write_image(tmp_path / "in" / name, read_image(SAMPLES / "one_line.jpg")[..., 0])
+    run = script("demo.py", tmp_path / "in", "--output", tmp_path / "out")
+    assert run.returncode == 0, run.stderr
+    images = json.loads((tmp_path / "out" / "results.json").read_text())["images"]
+    assert [image["lines"] for image in images] == [TRUTH["one_line.jpg"]] * 3
+    assert (tmp_path / "out" / "b.pgm.png").exists() and (tmp_path / "out" / f"{'c' * 240}.jpg").exists()
+
+
+def test_a_copy_that_can_t_be_written_loses_no_reading(tmp_path, script):
+    """What is in the way of one annotated picture, a folder here, is said; all pictures are read."""
+    for name in ("a.jpg", "b.jpg"):
+        shutil.copy(SAMPLES / "one_line.jpg", tmp_path / name)
+    assert script("demo.py", tmp_path / "a.jpg", "--output", tmp_path / "out").returncode == 0
+    (tmp_path / "out" / "a.jpg").unlink()
+    (tmp_path / "out" / "a.jpg").mkdir()
+    run = script("demo.py", tmp_path / "a.jpg", tmp_path / "b.jpg", "--output", tmp_path / "out")
+    assert_one_line_error(run, "can't write", "a.jpg")
+    images = json.loads((tmp_path / "out" / "results.json").read_text())["images"]
+    assert [image["lines"] for image in images] == [TRUTH["one_line.jpg"]] * 2 and (tmp_path / "out" / "b.jpg").exists()
+
+
+def test_nothing_of_the_user_s_is_overwritten(tmp_path, script):
+    picture = tmp_path / "a.jpg"
+    shutil.copy(SAMPLES / "one_line.jpg", picture)
+    for name in ("results.csv", "results.json"):
+        out = tmp_path / name.partition(".")[2]
+        out.mkdir()
+        (out / name).write_text("{}")
+        assert_one_line_error(script("demo.py", picture, "--output", out), name, "would be overwritten")
+        assert (out / name).read_text() == "{}" and len(list(out.iterdir())) == 1
+    write_image(tmp_path / "a.jpg.png", read_image(picture))
+    before = (tmp_path / "a.jpg.png").read_bytes()
+    run = script("demo.py", tmp_path, "--output", tmp_path / "out", "--debug", tmp_path)
+    assert_one_line_error(run, "a.jpg.png would be overwritten")
+    assert (tmp_path / "a.jpg.png").read_bytes() == before
+
+
+def test_pictures_of_one_stem_have_a_sheet_each_and_sheets_are_not_read(tmp_path, script):
+    for name in ("a.jpg", "a.png"):
+        write_image(tmp_path / name, read_image(SAMPLES / "one_line.jpg"))
+    for _ in range(2):
+        run = script("demo.py", tmp_path, "--output", tmp_path / "out", "--debug", tmp_path / "stages")
+        assert run.returncode == 0 and "2 pictures" in run.stdout, run.stderr
+    assert {sheet.name for sheet in (tmp_path / "stages").iterdir()} == {"a.jpg.png", "a.png.png"}
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems' file names are text")
+def test_names_that_are_no_text_and_terminals_that_can_t_show_them(tmp_path, script):
+    shutil.copy(SAMPLES / "one_line.jpg", tmp_path / "ümläut 漢.jpg")
+    Path(os.fsdecode(bytes(tmp_path) + b"/\xff.jpg")).write_text("no picture")
+    run = script("demo.py", tmp_path, "--output", tmp_path / "out", PYTHONIOENCODING="ascii")
+    assert_one_line_error(run, ".jpg")
+    images = json.loads((tmp_path / "out" / "results.json").read_text())["images"]
+    assert [image["file"] for image in images if image["error"] is None] == ["ümläut 漢.jpg"] and len(images) == 2
+
+
+def test_whoever_reads_the_output_may_stop(tmp_path):
+    """As in `python demo.py | head -1`."""
+    process = start(sys.executable, ROOT / "demo.py", SAMPLES / "one_line.jpg", "--output", tmp_path)
+    process.stdout.close()
+    errors = process.stderr.read()
+    process.wait(60)
+    assert "Traceback" not in errors and "BrokenPipe" not in errors
+    assert (tmp_path / "results.json").exists()
+
+
+@pytest.mark.parametrize("polite", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_keeps_what_is_read(tmp_path, polite):
     for k in range(400):
         shutil.copy(SAMPLES / "phone.jpg", tmp_path / f"{k:03d}.jpg")
     out = tmp_path / "out"
     process = start(sys.executable, ROOT / "demo.py", tmp_path, "--output", out)
     wait_for(lambda: process.poll() is not None or (out / "002.jpg").exists())
-    process.send_signal(signal.SIGINT)
+    process.send_signal(polite)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in errors, errors
     images = json.loads((out / "results.json").read_text())["images"]
@@ -245,7 +313,7 @@ def test_ctrl_c_keeps_what_is_read(tmp_path):
 def test_debug_saves_a_contact_sheet(tmp_path, script):
     run = script("demo.py", SAMPLES / "one_line.jpg", "--output", tmp_path / "out", "--debug", tmp_path / "stages")
     assert run.returncode == 0, run.stderr
-    sheet = read_image(tmp_path / "stages" / "one_line.png")
+    sheet = read_image(tmp_path / "stages" / "one_line.jpg.png")
     assert sheet.shape[0] > 300 and sheet.std() > 10
 
 
@@ -274,6 +342,11 @@ def test_a_transparent_picture_is_laid_on_paper(tmp_path, ink):
     picture = read_image(file)
     assert picture.shape == (112, 112, 3)
     assert np.abs(picture[..., 0].astype(int) - (patch if ink else 255 - patch)).max() <= 1
+    turned = cv2.rotate(layered, cv2.ROTATE_180)[..., [2, 1, 0, 3]]
+    exif = Image.Exif()
+    exif[0x0112] = 3  # "turn me 180 degrees"
+    Image.fromarray(turned).save(file, exif=exif)
+    assert np.array_equal(read_image(file), picture)
     opaque = np.dstack([patch, patch, patch, np.full_like(patch, 255)])
     cv2.imwrite(str(file), opaque)
     assert np.array_equal(read_image(file), opaque[..., :3])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import math
 import pickle
 import signal
 import subprocess
@@ -22,6 +23,7 @@ import mnist
 import options
 import train
 from LeNet_5 import LeNet_5, build, spelled, string_losses
+from options import DEFAULT_WEIGHTS
 from test import probabilities, reliability
 from utils import CHECKPOINT_FORMAT, UserError, load_checkpoint, load_model, save_checkpoint, write_atomically
 
@@ -281,6 +283,22 @@ def test_a_rate_that_is_too_high_is_said(subset_png, script, tmp_path):
     assert_one_line_error(run, "learning rate is too high", "--lr")
 
 
+def test_a_run_that_failed_at_once_can_be_begun_anew(subset_png, script, tmp_path):
+    begin = ("train.py", "--data", subset_png, "--runs_dir", tmp_path, "--name", "a", "--epochs", 1)
+    assert script(*begin, "--lr", "1e30").returncode == 1
+    run = script(*begin)
+    assert run.returncode == 0, run.stderr
+    assert_one_line_error(script(*begin), "exists", "--resume")  # but not what has been trained
+
+
+def test_a_run_is_not_resumed_with_other_digits(subset_png, script, tmp_path):
+    """Without the $MNIST_DIR that it was begun with, and without a network, the subset would be found."""
+    begin = ("train.py", "--runs_dir", tmp_path, "--name", "a", "--epochs", 1, *QUICK)
+    assert script(*begin, MNIST_DIR=str(subset_png)).returncode == 0
+    run = script("train.py", "--resume", tmp_path / "a", "--epochs", 2, cwd=tmp_path, MNIST_DIR="")
+    assert_one_line_error(run, "was trained on MNIST train, PNG", "embedded subset", "--data")
+
+
 def test_a_loss_that_stays_at_guessing_is_said():
     with pytest.raises(UserError, match="no better than guessing"):
         train.check_loss(2.30, 500, 0.1)
@@ -362,6 +380,27 @@ def test_bad_checkpoints_are_refused_in_one_line(tmp_path):
         with pytest.raises(UserError, match=words) as caught:
             load_model(file)
         assert "\n" not in str(caught.value) and str(file) in str(caught.value)
+
+
+@pytest.mark.parametrize("change", [{"format": "1"}, {"format": None}, {"arch": ["article"]}, {"model": None}])
+def test_checkpoints_with_odd_fields_are_refused(tmp_path, change, checkpoint):
+    torch.save({**torch.load(checkpoint, weights_only=True), **change}, tmp_path / "odd.pt")
+    with pytest.raises(UserError, match="not a checkpoint of this project"):
+        load_checkpoint(tmp_path / "odd.pt")
+
+
+def test_weights_that_are_damaged_are_refused(tmp_path, checkpoint):
+    content = bytearray(DEFAULT_WEIGHTS.read_bytes())
+    for place in range(len(content) // 2, len(content) // 2 + 2000):
+        content[place] ^= 1
+    (tmp_path / "bent.pt").write_bytes(content)
+    with pytest.raises(UserError, match="damaged"):
+        load_checkpoint(tmp_path / "bent.pt")
+    state = torch.load(checkpoint, weights_only=True)
+    next(iter(state["model"].values())).fill_(math.nan)
+    torch.save(state, tmp_path / "nan.pt")
+    with pytest.raises(UserError, match="no numbers"):
+        load_model(tmp_path / "nan.pt")
 
 
 def test_a_pickle_is_never_run(tmp_path):
