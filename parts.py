@@ -167,7 +167,7 @@ def _parts(ink: np.ndarray, floor: np.ndarray, stages: dict) -> list[Part]:
         if anew[3] < FAINT * pen:
             lines, mask, seeds, pen = anew
         found = _connected(mask, seeds)
-    found = without(_frames(found))
+    found = without(_frames(found, boxes="rulings" in stages))  # without rulings they have gone already
     stages["left"] = mask
     if not len(found.kept) and len(whole.kept) == 1 and not whole.at_edge[whole.kept[0]]:
         found = whole  # a line that is all there is, and ends on the page: a 1
@@ -451,17 +451,19 @@ def _level_lines(
     return cv2.subtract(cv2.bitwise_and(band, mask), crossing), band, len(straight)
 
 
-def _frames(found: Connected, closed: bool = False) -> list[Part]:
+def _frames(found: Connected, closed: bool = False, boxes: bool = True) -> list[Part]:
     """What is drawn around others: boxes and circles, tables and circles that touch.
 
     Parts with several others in their holes, rectangles with one, or with ink of their own inside that touches them;
     if not only `closed` ones are asked for, also those with another one wholly inside and no ink of their own in the
-    middle. Of each only what is around: what else hangs together with it are digits that touch it.
+    middle. Of each only what is around: what else hangs together with it are digits that touch it. boxes: look also at
+    what is like a box by its size alone; that takes a while.
     """
     first, size = found.stats[:, :2], found.stats[:, 2:]
     last, longer, shorter, kept = first + size, size.max(axis=1), size.min(axis=1), found.kept
     hollow = (shorter > BOXED * found.stroke) & (found.area < 0.4 * size.prod(axis=1))
     hollow[0] = False
+    hollow &= boxes
     around = np.union1d(kept, np.flatnonzero(hollow))  # a form's boxes may be too faint to be kept
     inside = longer[kept] > 0.12 * shorter[around, None]  # the columns' parts in the rows' parts
     for k in range(2):
@@ -472,7 +474,10 @@ def _frames(found: Connected, closed: bool = False) -> list[Part]:
     frames = []
     for i, holds in zip(around[looked_at].tolist(), holding[looked_at].tolist()):
         part = found.part(i)
-        within, rectangle, border = _held(part, found), _is_rectangle(part), _border(part)
+        rectangle = _is_rectangle(part)
+        if not (holds or rectangle) and shorter[i] < LARGE * part.stroke:
+            continue
+        within, border = _held(part, found), _border(part)
         touching = cv2.countNonZero(part.mask) - cv2.countNonZero(border.mask) > shorter[i] / 2 * part.stroke
         middle = part.mask[part.height // 4 : -(part.height // 4), part.width // 4 : -(part.width // 4)]
         drawn_around = holds and not (closed or middle.any())
