@@ -25,7 +25,9 @@ BITS = 0.85  # of a component's pixels, at least, are a ruling's: it is a bit of
 SEEDS = 0.1  # of a part's pixels are strong ink: blurred thin strokes have a third, noise and shadows none
 WRITING = 0.4  # of all ink's length is strokes of one pen: 0.7 and more on a page, 0.1 to 0.4 of a cat, a tree, stains
 CLEARLY = 0.7  # that share is no doubt writing
+CLEAN = 0.97  # and that share is strokes of one pen: hardly anything else stands on the page
 LARGE = 15  # strokes: few digits are as high, and tables of them higher
+COLOURFUL = 40  # of 255: how far a colour's channels are apart, at least
 FAINT = 0.75  # of the strength of all ink: writing that weak beside its rulings is looked for without them
 SLIM = 3.0  # strokes: no digit is shorter; the thickest of MNIST's has 3.9, a small and blurred one 3
 LEAST = 7  # pixels: the lowest raster in which ten digits differ (the 5 x 7 fonts)
@@ -93,9 +95,28 @@ def whole(ink: np.ndarray) -> Part:
 def find_strokes(page: np.ndarray, stages: dict, bright_strokes: bool | None = None) -> tuple[np.ndarray, list[Part]]:
     """The ink of a picture of the working size, and what of it may be strokes of digits.
 
-    bright_strokes: whether they are; None to find out.
+    bright_strokes: whether they are; None to find out. Where they are no clear writing, what may hide it is tried.
     """
-    unknown = bright_strokes is None
+    found = _strokes(page, stages, bright_strokes)
+    tries = []  # other pictures of dark strokes, and how clear writing these have to be
+    if stages["share"] < CLEARLY:
+        if bright_strokes is None and stages["bright strokes"]:
+            tries.append((page, CLEARLY))  # a bold digit that fills the picture: the strokes were its holes
+        brightest = cv2.merge([page.max(axis=2)] * 3)
+        if cv2.norm(brightest, page, cv2.NORM_INF) > COLOURFUL:
+            tries.append((brightest, CLEAN))  # a highlighter is as bright as paper in some channel
+    for picture, least in tries:
+        theirs: dict = {}
+        as_dark = _strokes(picture, theirs, False)
+        if theirs["share"] > max(stages["share"], least):
+            stages.clear()
+            stages.update({**theirs, "page": page})
+            return as_dark
+    return found
+
+
+def _strokes(page: np.ndarray, stages: dict, bright_strokes: bool | None) -> tuple[np.ndarray, list[Part]]:
+    """As `find_strokes`, with nothing tried."""
     dark, half, side, bright_strokes = darkness(page, bright_strokes)
     paper = fill_dark(half, side)
     ink, floor, background = ink_on(dark, paper, side // 4)
@@ -103,13 +124,6 @@ def find_strokes(page: np.ndarray, stages: dict, bright_strokes: bool | None = N
     parts = _parts(ink, floor, stages)
     stages.update({"page": page, "dark": dark, "half": half, "paper": paper, "background": background, "ink": ink})
     stages["bright strokes"] = bright_strokes
-    if unknown and bright_strokes and stages["share"] < CLEARLY:
-        theirs: dict = {}
-        as_dark = find_strokes(page, theirs, False)
-        if theirs["share"] > max(stages["share"], CLEARLY):  # a bold digit that fills the picture: these were its holes
-            stages.clear()
-            stages.update(theirs)
-            return as_dark
     return ink, parts
 
 

@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 
 from ink import NEXT, WORK_AREA, alone, find_sheets, shrink, uneven
-from parts import CLEARLY, LEAST, Part, find_strokes, out_of_shadows, weighted_median
+from parts import CLEAN, CLEARLY, LEAST, Part, find_strokes, out_of_shadows, weighted_median
 
 PEN = 2.0, 4.2  # the pen's thickness in MNIST's box of 20: its 5 % and 95 % quantiles
 ANGLES = np.deg2rad(np.arange(-150, 61, 2.5))  # of text lines, and below them of the columns across it
@@ -31,7 +31,6 @@ FINE = 2  # a patch is drawn that much finer first, and averaged: pens have half
 GREY = 90  # of 255: ink beside a piece, which it was cut from
 STRIP, SEEN = 22, 36  # pixels that a string is high in a strip of PATCH, and paper in its length: what a column sees
 PATCH, BOX = 28, 20  # MNIST: the digit fitted into 20 x 20, its centre of mass in the middle of 28 x 28
-CLEAN = 0.97  # of all ink's length is strokes of one pen: hardly anything else stands on the page
 THICK = 2.5  # pixels: strokes that a mask keeps whole; MNIST's are 2 to 4 pixels in a patch
 CLEAR = 3.0  # pixels: what thinner ones of a small picture are enlarged to
 

@@ -249,6 +249,20 @@ def underlined(rng: Rng, digits: Digits) -> Page:
     return snap(rng, page)
 
 
+def highlighted(rng: Rng, digits: Digits) -> Page:
+    """Lines, or their first halves, gone over with a highlighter."""
+    page = written(rng, lines_of(rng, digits, (2, 5), (3, 7)), plain(rng))
+    colour = np.array(((90, 255, 255), (190, 150, 255), (150, 255, 150))[rng.integers(3)]) / 255
+    over = np.zeros(page.picture.shape[:2], np.float32)
+    for line in np.unique(page.line):
+        x, y, w, h = page.boxes[page.line == line].T
+        end = (x + w).max() + 10 if rng.random() < 0.6 else int((x.min() + (x + w).max()) / 2)
+        if rng.random() < 0.6:
+            over[max(0, y.min() + rng.integers(-5, 8)) : (y + h).max() + rng.integers(-8, 5), x.min() - 10 : end] = 1
+    over = cv2.GaussianBlur(over, (0, 0), 1.5)[..., None]
+    return snap(rng, page.seen(lambda p: (p * (1 - over + over * colour)).astype(np.uint8)))
+
+
 def shadows(rng: Rng, digits: Digits) -> Page:
     page = written(rng, lines_of(rng, digits, (1, 4), (3, 7)), plain(rng))
     for _ in range(int(rng.integers(1, 3))):
@@ -309,7 +323,16 @@ SCENES: dict[str, Scene] = {
     scene.__name__.replace("_", " "): scene
     for scene in (
         *(sheet_on_a_desk, coloured_note, fingers_at_its_edge, held_before_a_room, ruled_sheet_on_a_desk),
-        *(ruled_aslant, squared_aslant, table_of_digits, table_of_pairs, boxes_of_a_form, circled, underlined),
+        *(
+            ruled_aslant,
+            squared_aslant,
+            table_of_digits,
+            table_of_pairs,
+            boxes_of_a_form,
+            circled,
+            underlined,
+            highlighted,
+        ),
         *(shadows, whiteboard, white_on_black, mnist_itself, one_digit_that_fills_it, a_word_before_it),
     )
 }
@@ -337,6 +360,7 @@ MOST = {  # digits of them that may be wrong, and how many there are: a few more
     "boxes of a form": (12, 273),
     "circled": (9, 78),
     "underlined": (11, 258),
+    "highlighted": (38, 338),
     "shadows": (20, 243),
 }
 
