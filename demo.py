@@ -123,8 +123,9 @@ def check_output(output: Path, debug: Path | None, pictures: Sequence[tuple[str,
     copies = [*results, *(annotated_path(output, name) for name, _ in pictures)]
     sheets = [sheet_path(debug, name) for name, _ in pictures] if debug else []
     sources = {path.resolve() for _, path in pictures}
-    for file in (*copies, *sheets):
-        if (file in copies and file.exists() and not earlier) or file.resolve() in sources:
+    foreign = [] if earlier else [file for file in copies if file.exists()]
+    for file in (*foreign, *copies, *sheets):
+        if foreign or file.resolve() in sources:
             raise UserError(
                 f"{file} would be overwritten, and it is no earlier result of demo.py; choose another folder"
             )

@@ -77,7 +77,7 @@ CAUTION = 2.3  # times that "not a digit" counts for likelier than it is: a fals
 # Of 255, root of the mean square: patches that differ less are the same but for the sensor's noise. Were it more, a
 # digit misread on a page that moves slowly would stay misread.
 ALIKE = 3.0
-MOST = 1 << 24  # pairs of patches: comparing more takes longer than reading them, and hundreds of megabytes
+PAIRS = 1 << 24  # pairs of patches: comparing more takes longer than reading them, and hundreds of megabytes
 AFRESH = 30  # live pictures for which what was found out about sheet and doubts counts; then it is found out anew
 SELDOM = 4  # as AFRESH, where a sheet of paper was looked for in vain
 ALIKE_BOX = 0.2  # of its height: a digit's sides stay within that where looking again only reads it otherwise
@@ -177,7 +177,7 @@ class Recognizer:
         """
         if len(patches) == 0:
             return np.zeros((0, DIGITS + 1), np.float32)
-        if not self.remember or len(patches) * len(self.memory[0]) > MOST:
+        if not self.remember or len(patches) * len(self.memory[0]) > PAIRS:
             return self._classify(patches)
         # What was read stays in memory as it was read: nothing can creep away from it.
         seen, beliefs = self.memory
