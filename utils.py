@@ -174,8 +174,8 @@ def read_image(path: Path) -> np.ndarray:
     if image is None:
         raise UserError(f"{path} is not a picture that can be decoded (broken, or of an unknown format)")
     if bytes(data[:4]) in (b"\x89PNG", b"RIFF", b"GIF8"):  # PNG, WebP and GIF, which may be transparent
-        with contextlib.suppress(OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-            layered = Image.open(path)
+        unreadable = contextlib.suppress(OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+        with unreadable, Image.open(path) as layered:
             if "A" in layered.getbands() or "transparency" in layered.info:
                 return _on_paper(np.asarray(ImageOps.exif_transpose(layered).convert("RGBA"))[..., [2, 1, 0, 3]])
     return image
@@ -229,8 +229,10 @@ def load_checkpoint(path: Path) -> dict:
     path = find_checkpoint(path)
     again = "copy or train it again"
     try:
-        if zipfile.is_zipfile(path) and zipfile.ZipFile(path).testzip():  # torch.load compares no checksums
-            raise UserError(f"{path} is damaged (its checksums differ); {again}")
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if archive.testzip():  # torch.load compares no checksums
+                    raise UserError(f"{path} is damaged (its checksums differ); {again}")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
