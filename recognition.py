@@ -79,7 +79,8 @@ CAUTION = 2.3  # times that "not a digit" counts for likelier than it is: a fals
 ALIKE = 3.0
 PAIRS = 1 << 24  # pairs of patches: comparing more takes longer than reading them, and hundreds of megabytes
 AFRESH = 30  # live pictures for which what was found out about sheet and doubts counts; then it is found out anew
-SELDOM = 4  # as AFRESH, where a sheet of paper was looked for in vain
+SELDOM = 8  # as AFRESH, where a sheet of paper was looked for in vain, or a doubt remained
+NONE = 0.97  # probability: what is no digit with it is no doubt
 ALIKE_BOX = 0.2  # of its height: a digit's sides stay within that where looking again only reads it otherwise
 REACH = 0.5  # of a digit's height: how far it may have moved since
 
@@ -290,8 +291,12 @@ class Recognizer:
             self.memory, self.now = tuple(map(np.concatenate, zip(*self.now))), []
         if self.pictures % AFRESH == 0:
             self.looked_at, self.sheet = tuple(n[:0] for n in self.looked_at), None
-        elif self.pictures % SELDOM == 0 and self.sheet is not None and not self.sheet.size:
-            self.sheet = None
+        elif self.pictures % SELDOM == 0:
+            beliefs = self.looked_at[1]  # a doubt that remains may be resolved otherwise
+            settled = (likeliest(beliefs)[1] >= SURE) | (beliefs[:, NOT_A_DIGIT] >= NONE)
+            self.looked_at = tuple(n[settled] for n in self.looked_at)
+            if self.sheet is not None and not self.sheet.size:
+                self.sheet = None
         self.pictures += 1
         found = find(image, single, stages, sheet=self.sheet)
         if self.remember and (found.sheet is not None or (self.sheet is not None and self.sheet.size)):
