@@ -238,10 +238,11 @@ class Capture:
 
     def __init__(self, source: str, paced: bool = False, retry: float = 0.0, mirror: bool = False, rotate: int = 0):
         """paced: hand over a file's frames at its own rate. rotate: degrees clockwise. UserError: doesn't open."""
-        self._where, self._paced, self._retry, self._mirror, self._rotate = source, paced, retry, mirror, rotate
+        self._where, self._retry, self._mirror, self._rotate = source, retry, mirror, rotate
         self._source = source = open_source(source)
         self.source = source  # as first opened
         self.name, self.live, self.fps = self._source.name, self._source.live, self._source.fps
+        self._paced = paced and not self.live
         self.frames = self.dropped = self.losses = 0
         self.lost_since: float | None = None  # perf_counter, while the source is lost
         self.ended = False
@@ -296,7 +297,7 @@ class Capture:
                     self._reopen()
                     continue
                 self.lost_since, wait = None, FIRST_WAIT
-                if self._paced and not self.live:
+                if self._paced:
                     start = max(start, now - self.frames / self.fps)  # late: go on from here, don't hurry
                     self._keep_pace(start, now)
                 self._hand_over(self._upright(image), start)

@@ -123,12 +123,12 @@ def check_output(output: Path, debug: Path | None, pictures: Sequence[tuple[str,
     copies = [*results, *(annotated_path(output, name) for name, _ in pictures)]
     sheets = [sheet_path(debug, name) for name, _ in pictures] if debug else []
     sources = {path.resolve() for _, path in pictures}
-    foreign = [] if earlier else [file for file in copies if file.exists()]
-    for file in (*foreign, *copies, *sheets):
-        if foreign or file.resolve() in sources:
-            raise UserError(
-                f"{file} would be overwritten, and it is no earlier result of demo.py; choose another folder"
-            )
+    lost = [] if earlier else [file for file in copies if file.exists()]
+    lost += [file for file in (*copies, *sheets) if file.resolve() in sources]
+    if lost:
+        raise UserError(
+            f"{lost[0]} would be overwritten, and it is no earlier result of demo.py; choose another folder"
+        )
 
 
 def csv_rows(images: list[dict]) -> str:

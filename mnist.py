@@ -138,7 +138,7 @@ def png_files(folder: Path) -> list[tuple[Path, int]]:
     """
     files = []
     for label in range(10):
-        found = [file for file in (folder / str(label)).glob("*.png") if not file.name.startswith(".")]
+        found = list((folder / str(label)).glob("[!.]*.png"))  # hidden ones were being written
         if not found:
             raise UserError(f"{folder / str(label)} has no PNG files; make them with: python convert_mnist.py")
         files += [(file, label) for file in found]

@@ -515,9 +515,7 @@ def _border(part: Part) -> Part:
 
 def _is_rectangle(part: Part) -> bool:
     """Whether a part's outline is nearly one, turned or not: an ellipse covers 0.79 of that around it."""
-    outlines, _ = cv2.findContours(part.mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    outline = max(outlines, key=cv2.contourArea)
-    return cv2.contourArea(outline) > RECTANGLE * np.prod(cv2.minAreaRect(outline)[1])
+    return cv2.contourArea(part.contour) > RECTANGLE * np.prod(cv2.minAreaRect(part.contour)[1])
 
 
 def _held(part: Part, found: Connected) -> int:

@@ -173,7 +173,7 @@ def test(opt: options.Options) -> None:
                 "weights": str(file),
                 "arch": checkpoint["arch"],
                 "epoch": checkpoint.get("epoch"),
-                "trained_on": (checkpoint.get("data") or {}).get("source", "unknown"),
+                "trained_on": checkpoint["data"].get("source", "unknown"),
                 "images": len(digits),
                 "accuracy": 1 - misses / len(digits),
                 "misses": misses,

@@ -215,7 +215,9 @@ def start_or_resume(opt: options.Options, given: set[str]) -> tuple[options.Opti
     if opt.resume is None:
         run = opt.runs_dir / (opt.name or time.strftime("%Y-%m-%d_%H-%M-%S"))
         last = run / "last.pt"
-        if not opt.dry_run and last.exists() and load_checkpoint(last)["epoch"]:  # else its training failed at once
+        if (
+            not opt.dry_run and last.exists() and load_checkpoint(last).get("epoch") != 0
+        ):  # else its training failed at once
             raise UserError(f"{run} exists: go on with --resume {run}, or choose another --name")
         return opt, run, None
     source = opt.resume / opt.model_load_name if opt.model_load_name else opt.resume
@@ -305,7 +307,7 @@ def train(opt: options.Options, given: set[str]) -> None:
     seed_everything(opt.seed)
     keep_freed_memory()
     digits = mnist.load(opt.data, train=True)
-    trained_on = ((checkpoint or {}).get("data") or {}).get("source", digits.source)
+    trained_on = checkpoint["data"].get("source", digits.source) if checkpoint else digits.source
     if "data" not in given and not trained_on.startswith(digits.source):
         raise UserError(f"{run} was trained on {trained_on}; here is {digits.source}: name its data with --data")
     asked = opt.epochs is not None

@@ -57,11 +57,11 @@ def run_script(body: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # whoever was reading what is printed has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or closing it would fail again
+        return 1
     except OSError as error:
-        if isinstance(error, BrokenPipeError):  # whoever was reading what is printed has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or closing it would fail again
-        else:
-            print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 1
 
 
@@ -254,6 +254,8 @@ def load_checkpoint(path: Path) -> dict:
     if checkpoint["arch"] not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
         raise UserError(f"{path} holds a network {checkpoint['arch']!r}, which is unknown here (known: {known})")
+    if not isinstance(checkpoint.get("data"), dict):
+        checkpoint["data"] = {}
     return checkpoint
 
 
