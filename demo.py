@@ -45,8 +45,8 @@ def find_pictures(sources: Sequence[str], *outputs: Path) -> list[tuple[str, Pat
     """Every picture of the sources (image, folder with its subfolders, glob), once: its name in the results, its path.
 
     A name is the path below the source; where two would be the same, or their annotated copies, as much of the path
-    above it as tells them apart. Hidden files, companions and what lies in one of `outputs` are passed over. UserError
-    for a source that isn't there, and when there is no picture.
+    above it as tells them apart. Hidden files, companions and what lies in one of `outputs` are passed over; subfolders
+    that can't be looked into are named like pictures. UserError for a source that isn't there, and when there is none.
     """
     found: dict[Path, tuple[str, Path]] = {}
     taken: set[str] = set()
@@ -75,14 +75,14 @@ def _files_of(source: str) -> tuple[Path, list[Path]]:
     path = Path(os.path.abspath(Path(source).expanduser()))
     try:
         if path.is_dir():
-            base, files = path, [f for f in path.rglob("*") if not _is_hidden(f.relative_to(path))]
+            base, files = path, sorted(f for f in _files_below(path) if not _is_hidden(f.relative_to(path)))
         elif path.exists():  # before glob: a name may have brackets in it
-            base, files = path.parent, [path]
+            base, files = path.parent, [path] if path.is_file() else []
         else:
             magic = [k for k, part in enumerate(path.parts) if glob.has_magic(part)]
             base = Path(*path.parts[: magic[0]]) if magic else path
-            files = [Path(match) for match in glob.glob(str(path), recursive=True)] if magic else []
-        files = sorted(file for file in files if file.is_file())
+            matches = map(Path, glob.glob(str(path), recursive=True)) if magic else []
+            files = sorted(match for match in matches if match.is_file())
     except OSError as error:
         raise UserError(f"can't look into {source} ({error.strerror})") from error
     if not files and path.is_dir():
@@ -90,6 +90,20 @@ def _files_of(source: str) -> tuple[Path, list[Path]]:
     if not files:
         raise UserError(f"there are no pictures at {source}; name a picture, a folder or a glob such as 'photos/*.jpg'")
     return base, files
+
+
+def _files_below(folder: Path) -> list[Path]:
+    """All files in a folder and its subfolders, and the subfolders that can't be looked into. OSError if it can't."""
+    found: list[Path] = []
+
+    def locked(error: OSError) -> None:
+        if Path(error.filename) == folder:
+            raise error
+        found.append(Path(error.filename))
+
+    for here, _, names in os.walk(folder, onerror=locked):
+        found += (file for file in (Path(here, name) for name in names) if file.is_file())
+    return found
 
 
 def readable(text: str) -> str:
@@ -166,6 +180,8 @@ def demo(opt: options.Options) -> int:
     try:
         for name, path in tqdm(pictures, unit="picture"):
             try:
+                if path.is_dir():
+                    raise UserError(f"can't look into {path}; what is in it is not read")
                 if path.suffix.lower() not in IMAGE_SUFFIXES:
                     raise UserError(f"{path} is not a picture ({', '.join(sorted(IMAGE_SUFFIXES))})")
                 image = read_image(path)

@@ -18,6 +18,7 @@ TILTS = np.tan(np.deg2rad(np.arange(-16, 17, 2)))  # of rulings, looked for with
 FANS = np.tan(np.deg2rad(np.arange(-21, 22, 3)))  # how much more a ruling is tilted than one a longer side away
 PASSES = 2  # in which rulings are looked for: the first may hide others, or mislead where they meet
 SLENDER = 40  # times as long as thick, at least, is a ruling that ends in the picture
+GAPS = 0.7  # of a ruling's length, at least, is straight ink
 RULING = 0.4  # of the picture's longer side: a straight line of that length is no digit's
 BOXED = 8.0  # strokes: no narrower is a box around a digit
 RECTANGLE = 0.87  # of the smallest rectangle around it is inside a part that is one
@@ -380,15 +381,16 @@ def _levelled(across: np.ndarray, along: np.ndarray, size: tuple[int, int]) -> t
     """
     middle = np.array(size) / 2
     some = np.random.default_rng(0).integers(len(across), size=2_000)  # enough to tell; every nth could lie on a grid's
-    y, x = across[some] - middle[1], along[some] - middle[0]
+    y, x = (across[some] - middle[1]).astype(np.float32), (along[some] - middle[0]).astype(np.float32)
 
     def sharpest(tilts: np.ndarray, fans: np.ndarray) -> tuple[float, float]:
         best = -1, 0.0, 0.0
         for fan in fans:  # all at once is slower: megabytes
-            places = ((y - tilts[:, None] * x) / (1 + fan * x) / 2).astype(int)
+            halved = 0.5 / (1 + fan * x)  # rows of two pixels
+            places = (y * halved - tilts.astype(np.float32)[:, None] * (x * halved)).astype(np.int32)
             places -= places.min() - 1
-            rows = places.max() + 2
-            places += rows * np.arange(len(tilts))[:, None]
+            rows = int(places.max()) + 2
+            places += rows * np.arange(len(tilts), dtype=np.int32)[:, None]
             profiles = np.bincount(places.ravel(), minlength=rows * len(tilts))
             sharpness = np.square(np.diff(profiles.reshape(-1, rows))).sum(axis=1)
             best = max(best, (sharpness.max(), tilts[sharpness.argmax()], fan), key=lambda one: one[0])
@@ -431,6 +433,8 @@ def _level_lines(
     swell = 2 * round(length / 16)
     swollen = cv2.dilate(faint, np.ones((1 + swell, 1), np.uint8))  # a sloped line's runs get long enough
     runs = cv2.morphologyEx(swollen, cv2.MORPH_OPEN, np.ones((1, length), np.uint8))
+    if np.count_nonzero(cv2.reduce(runs, 0, cv2.REDUCE_MAX)) < GAPS * least:
+        return band, band, 0
     bridged = cv2.dilate(runs, np.ones((5, length), np.uint8))
     _, labels, stats, _ = cv2.connectedComponentsWithStats(bridged, connectivity=8)
     straight: list[tuple[bool, float, np.ndarray]] = []  # whether each goes through the picture, thickness, points
@@ -443,7 +447,7 @@ def _level_lines(
         thick = max(1.0, float(np.median(columns[filled])) - swell)
         edge = max(2 * thick, 0.02 * width)
         through = x + filled[0] <= edge and x + filled[-1] >= width - edge
-        if span < least or len(filled) < 0.7 * span or thick > 2 * thickness:
+        if span < least or len(filled) < GAPS * span or thick > 2 * thickness:
             continue
         if not (through or span >= slender * thick):
             continue

@@ -159,7 +159,6 @@ def test(opt: options.Options) -> None:
     digits = mnist.load(opt.data, train=False)
     truth = digits.labels.numpy()
     on_device = digits.to(device)
-    print(f"{digits.source}: {len(digits)} images, on {device}")
 
     results, readings = [], []
     for file, model, checkpoint in tqdm(models, unit="checkpoint", disable=len(models) == 1):
@@ -181,22 +180,10 @@ def test(opt: options.Options) -> None:
                 "per_class": per_class(confusion_matrix(truth, reading, probability.shape[1])),
             }
         )
-    if len(results) > 1:
-        print(f"\n{'epoch':>5s}  {'accuracy':>8s}  {'misses':>6s}  checkpoint")
-        for row in sorted(results, key=lambda row: row["epoch"] or 0):
-            print(f"{row['epoch']!s:>5s}  {100 * row['accuracy']:7.2f}%  {row['misses']:6d}  {row['weights']}")
     # Of several, the details are of best.pt (chosen by validation, not by this test), else of the last named.
     chosen = next((k for k, file in enumerate(files) if file.name == "best.pt"), len(files) - 1)
     row, (reading, confidence, table, classes) = results[chosen], readings[chosen]
-    print(f"\n{row['weights']} ({row['arch']}, epoch {row['epoch']}, trained on {row['trained_on']})")
     matrix = confusion_matrix(truth, reading, classes)
-    print("\nconfusion (row: truth, column: reading)")
-    print("     " + "".join(f"{name:>6s}" for name in NAMES[: matrix.shape[1]]))
-    for digit, counts in enumerate(matrix):
-        print(f"{digit:4d} " + "".join(f"{n:6d}" if n else "     ." for n in counts))
-    print("\ndigit  images  misses   recall  precision")
-    for line in row["per_class"]:
-        print("{digit:5d}  {images:6d}  {misses:6d}  {recall:7.2%}  {precision:9.2%}".format(**line))
     pictures = {
         "confusion.png": draw_confusion(matrix),
         "reliability.png": draw_reliability(table, row["calibration_error"]),
@@ -206,6 +193,20 @@ def test(opt: options.Options) -> None:
         write_image(opt.output / name, picture)
     if opt.json:
         write_text(opt.json, json.dumps({**row, "data": digits.source, "checkpoints": results}, indent=2) + "\n")
+    # All is written before anything is said: `| head` may close the output.
+    print(f"{digits.source}: {len(digits)} images, on {device}")
+    if len(results) > 1:
+        print(f"\n{'epoch':>5s}  {'accuracy':>8s}  {'misses':>6s}  checkpoint")
+        for one in sorted(results, key=lambda one: one["epoch"] or 0):
+            print(f"{one['epoch']!s:>5s}  {100 * one['accuracy']:7.2f}%  {one['misses']:6d}  {one['weights']}")
+    print(f"\n{row['weights']} ({row['arch']}, epoch {row['epoch']}, trained on {row['trained_on']})")
+    print("\nconfusion (row: truth, column: reading)")
+    print("     " + "".join(f"{name:>6s}" for name in NAMES[: matrix.shape[1]]))
+    for digit, counts in enumerate(matrix):
+        print(f"{digit:4d} " + "".join(f"{n:6d}" if n else "     ." for n in counts))
+    print("\ndigit  images  misses   recall  precision")
+    for line in row["per_class"]:
+        print("{digit:5d}  {images:6d}  {misses:6d}  {recall:7.2%}  {precision:9.2%}".format(**line))
     print(f"\nexpected calibration error {100 * row['calibration_error']:.2f} %")
     print("pictures: " + ", ".join(str(opt.output / name) for name in pictures))
     print(f"accuracy {100 * row['accuracy']:.2f} %, {row['misses']} misses of {row['images']}")

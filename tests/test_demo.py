@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import shutil
@@ -20,7 +21,7 @@ from PIL import Image
 import mnist
 import options
 import paper
-from demo import annotated_path, find_pictures
+from demo import annotated_path, find_pictures, main
 from recognition import Recognizer
 from utils import UserError, draw_reading, load_model, predict, read_image, write_image
 
@@ -215,6 +216,26 @@ def test_sources_that_are_not_there_are_said(tmp_path, script):
     assert_one_line_error(script("demo.py", "--weights", options.DEFAULT_STRINGS, *out), "strings.pt", "--strings")
     with pytest.raises(UserError):
         find_pictures([str(tmp_path / "nothing")], tmp_path)
+
+
+def test_a_subfolder_that_can_t_be_opened_is_said_and_the_others_are_read(tmp_path, monkeypatch, capsys):
+    """Whoever runs the tests may be allowed everything; so the system's own refusal is played."""
+    for name in ("open", "locked"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        shutil.copy(SAMPLES / "one_line.jpg", tmp_path / "in" / name)
+    look = os.scandir
+
+    def refuse(folder):
+        if Path(folder).name == "locked":
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        return look(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert main([str(tmp_path / "in"), "--output", str(tmp_path / "out")]) == 1
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1 and str(tmp_path / "in" / "locked") in errors[0]
+    images = json.loads((tmp_path / "out" / "results.json").read_text())["images"]
+    assert {image["file"]: bool(image["error"]) for image in images} == {"locked": True, "open/one_line.jpg": False}
 
 
 def test_an_output_that_can_t_be_written_is_said_before_reading(tmp_path, script):

@@ -234,6 +234,17 @@ def test_a_run_folder_gives_the_articles_table(run_of_two, subset_png, script, t
     assert (tmp_path / "confusion.png").stat().st_size > 1000 and (tmp_path / "misread.png").stat().st_size > 1000
 
 
+def test_results_are_kept_when_nobody_listens(run_of_two, subset_png, tmp_path):
+    """As in `python test.py | head -1`."""
+    arguments = ("--weights", run_of_two, "--data", subset_png, "--output", tmp_path, "--json", tmp_path / "t.json")
+    process = start(sys.executable, ROOT / "test.py", *arguments)
+    process.stdout.close()
+    errors = process.stderr.read()
+    process.wait(60)
+    assert "Traceback" not in errors and "BrokenPipe" not in errors
+    assert (tmp_path / "t.json").exists() and (tmp_path / "misread.png").exists()
+
+
 def test_the_article_s_option_names_work(run_of_two, subset_png, script, tmp_path):
     arguments = ("--model_load_path", run_of_two, "--model_load_name", "last.pt", "--test_data_path", subset_png)
     result = script("test.py", *arguments, "--output", tmp_path)
