@@ -30,6 +30,10 @@ CLEAN = 0.97  # and that share is strokes of one pen: hardly anything else stand
 LARGE = 15  # strokes: few digits are as high, and tables of them higher
 COLOURFUL = 40  # of 255: how far a colour's channels are apart, at least
 FAINT = 0.75  # of the strength of all ink: writing that weak beside its rulings is looked for without them
+STRONG = 0.5  # times as much of a part is strong ink as of any other: of less, it may be another pen's
+WEAKEST = 0.2  # of the strength of all ink: weaker is no second pen but what shines through the paper
+WEAK_AREA = 5.0  # squares of the pen's thickness: less ink is no second pen's
+BENT = 1.25  # times as long as its box's diagonal is a stroke that is no straight line, and no corner
 SLIM = 3.0  # strokes: no digit is shorter; the thickest of MNIST's has 3.9, a small and blurred one 3
 LEAST = 7  # pixels: the lowest raster in which ten digits differ (the 5 x 7 fonts)
 CROSSING = 2.4  # strokes: ink is hardly wider, not even where strokes cross
@@ -43,6 +47,7 @@ class Part:
     mask: np.ndarray  # (y1 - y0) x (x1 - x0) uint8, 255 where its ink is
     stroke: float  # thickness in pixels
     points: np.ndarray | None = None  # its outline, where that is known without looking for its contour
+    weak: bool = False  # whether it is much weaker than other ink: by another pen, or it shines through the paper
 
     @cached_property
     def contour(self) -> np.ndarray:
@@ -74,7 +79,7 @@ class Part:
             left, top, right, bottom = part.box
             mask[top - y0 : bottom - y0, left - x0 : right - x0] |= part.mask
         points = np.concatenate([self.outline, other.outline])
-        return Part((x0, y0, x1, y1), mask, max(self.stroke, other.stroke), points)
+        return Part((x0, y0, x1, y1), mask, max(self.stroke, other.stroke), points, self.weak and other.weak)
 
     def only(self, mask: np.ndarray) -> Part:
         """What a mask of its own size leaves of it: a part of no size where that is empty."""
@@ -187,10 +192,54 @@ def _parts(ink: np.ndarray, floor: np.ndarray, stages: dict) -> list[Part]:
     if not len(found.kept) and len(whole.kept) == 1 and not whole.at_edge[whole.kept[0]]:
         found = whole  # a line that is all there is, and ends on the page: a 1
     stages["thickness"] = found.thickness
+    kept = ~_cut_off(found)
+    weaker = _by_weaker_pen(ink, floor, found, pen)
+    if weaker:
+        more = np.zeros_like(mask)
+        for part in weaker:
+            x0, y0, x1, y1 = part.box
+            more[y0:y1, x0:x1] |= part.mask
+        stages["left"] = cv2.bitwise_or(mask, more)
+        seen = found.label[more.ravel()[found.inside] > 0]  # what showed of it is neither clutter nor another part
+        area = found.area.copy()
+        area[seen], kept[seen] = 0, False
+        found = replace(found, area=area)
+    parts = [found.part(i) for i in found.kept[kept[found.kept]].tolist()] + weaker
     stages["share"] = found.share
-    if 0 < stages["share"] < WRITING:
+    return [] if 0 < stages["share"] < WRITING else parts
+
+
+def _by_weaker_pen(ink: np.ndarray, floor: np.ndarray, found: Connected, pen: float) -> list[Part]:
+    """Writing that is too weak beside that of a stronger pen: pencil on a page with a marker's digits.
+
+    ink: H x W uint8 without rulings and frames, floor: as of `ink_on`. found: its components, pen: how strong the pen's
+    ink is. None where the rest of the ink, measured anew, is not clearly writing as well.
+    """
+    if not len(found.kept):
         return []
-    return [found.part(i) for i in found.kept[~_cut_off(found)[found.kept]].tolist()]
+    strong = found.seeded >= STRONG * found.seeded[found.kept].max()
+    boxes = found.stats[found.kept[strong[found.kept]]]
+    typical = weighted_median(boxes[:, 3], boxes[:, 2])
+    seen = np.zeros_like(ink)
+    seen.ravel()[found.inside[strong[found.label]]] = 255
+    edges = 2 * math.ceil(found.thickness) + 1
+    rest = cv2.subtract(ink, cv2.dilate(seen, np.ones((edges, edges), np.uint8)))
+    if cv2.countNonZero(cv2.compare(rest, floor, cv2.CMP_GT)) < WEAK_AREA * found.thickness**2:
+        return []
+    _, mask, seeds, strength = _masks(rest, floor)
+    if not WEAKEST * pen < strength < FAINT * pen:
+        return []
+    found = _connected(mask, seeds)
+    first, size = found.stats[:, None, :2], found.stats[:, None, 2:]
+    apart = (first >= boxes[:, :2] + boxes[:, 2:]) | (first + size <= boxes[:, :2])  # else a box, a ring, an edge
+    apart = apart.any(axis=2).all(axis=1)
+    apart[0] = False
+    kept = found.kept[apart[found.kept] & ~found.at_edge[found.kept]]
+    kept = kept[found.stats[kept, 2:].max(axis=1) > typical / 2]
+    length = found.area / found.stroke
+    bent = kept[length[kept] > BENT * np.hypot(*found.stats[kept, 2:].T)]  # what rulings and boxes leave is straight
+    clearly = length[kept].sum() >= CLEARLY * length[apart].sum() <= 2 * length[bent].sum()
+    return [replace(found.part(i), weak=True) for i in kept.tolist()] if clearly else []
 
 
 def _wipe(picture: np.ndarray, part: Part) -> None:
@@ -242,6 +291,7 @@ class Connected:
     stroke: np.ndarray  # thickness in pixels
     at_edge: np.ndarray  # whether it touches the picture's edge
     along_edge: np.ndarray  # whether it lies along it, as a table does
+    seeded: np.ndarray  # share of its pixels that are strong ink
     kept: np.ndarray  # numbers of those that are like strokes
     thickness: float  # of the pen, in pixels
     ends: np.ndarray  # R x 2 x 2: the points (x, y) where ink begins and ends in a row, component after component,
@@ -296,9 +346,9 @@ def _connected(mask: np.ndarray, seeds: np.ndarray, least: int = LEAST) -> Conne
     longer = np.maximum(np.maximum(w, h), 0.8 * np.hypot(w, h))  # the second: of a stroke that lies aslant
     distance = cv2.distanceTransform(mask, cv2.DIST_L2, 3).ravel()[inside]
     stroke = _thickness(np.bincount(label, distance, count) / area)
-    keep = np.bincount(label, seeds.ravel()[inside] != 0, count) >= SEEDS * area
-    keep[0] = False
-    keep &= longer >= least
+    seeded = np.bincount(label, seeds.ravel()[inside] != 0, count) / area
+    seeded[0] = 0
+    keep = (seeded >= SEEDS) & (longer >= least)
     keep &= area >= 3.4 * stroke**2  # a stroke is longer than thick: a square dot has 2.2, a round one 1.8, a blot 3
     at_edge = (x == 0) | (y == 0) | (x + w == width) | (y + h == height)
     rim = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
@@ -310,7 +360,9 @@ def _connected(mask: np.ndarray, seeds: np.ndarray, least: int = LEAST) -> Conne
     keep &= sure.any() & (longer >= 3 * thickness)
     keep &= stroke <= np.where(at_edge, 1.6, 3) * thickness  # the table, a hand, a shadow come in from the edge
     kept = np.flatnonzero(keep)
-    return Connected(labels, inside, label, stats, area, stroke, at_edge, along_edge, kept, thickness, ends, starts)
+    return Connected(
+        labels, inside, label, stats, area, stroke, at_edge, along_edge, seeded, kept, thickness, ends, starts
+    )
 
 
 def _thickness(depth: np.ndarray | float) -> np.ndarray:

@@ -81,6 +81,9 @@ PAIRS = 1 << 24  # pairs of patches: comparing more takes longer than reading th
 AFRESH = 30  # live pictures for which what was found out about sheet and doubts counts; then it is found out anew
 SELDOM = 8  # as AFRESH, where a sheet of paper was looked for in vain, or a doubt remained
 NONE = 0.97  # probability: what is no digit with it is no doubt
+# Of what is much weaker than other ink, at least, is surely digits, without 1s: of what shines through the paper, or is
+# left of boxes, less is.
+WRITTEN = 0.5
 ALIKE_BOX = 0.2  # of its height: a digit's sides stay within that where looking again only reads it otherwise
 REACH = 0.5  # of a digit's height: how far it may have moved since
 
@@ -196,9 +199,15 @@ class Recognizer:
         beliefs = functional.pad(beliefs, (0, DIGITS + 1 - beliefs.shape[1])).cpu().numpy()
         return reweighted(beliefs, np.float32(CAUTION))
 
-    def _read(self, found: Found) -> np.ndarray:
-        """What the network makes of the digits' patches."""
-        return self.classify(patches(found.ink, found.digits, found.slopes))
+    def _read(self, found: Found) -> tuple[Found, np.ndarray]:
+        """What was found, without ghosts, and what the network makes of its digits' patches."""
+        beliefs = self.classify(patches(found.ink, found.digits, found.slopes))
+        weak = np.array([part.weak for part in found.digits], bool)
+        digits, probabilities = likeliest(beliefs)
+        if not weak.any() or ((probabilities >= SURE) & (digits != 1))[weak].mean() >= WRITTEN:
+            return found, beliefs
+        kept = np.flatnonzero(~weak)
+        return found.take(kept), beliefs[kept]
 
     def _look_again(
         self, image: np.ndarray, found: Found, beliefs: np.ndarray, stages: dict | None
@@ -214,7 +223,7 @@ class Recognizer:
         if found.coarse and (likeliest(theirs)[1] < SURE).any():
             its_stages: dict = {}
             closer = find(image, stages=its_stages, coarse=found)
-            closer, its_beliefs = self._reread(closer, self._read(closer))
+            closer, its_beliefs = self._reread(*self._read(closer))
             if len(closer.digits) > len(again.digits) / 2:  # else rulings came apart there, and took digits with them
                 again, theirs = closer, its_beliefs
                 if stages is not None:
@@ -282,11 +291,8 @@ class Recognizer:
                 hook.remove()
         return layers
 
-    def read(self, image: np.ndarray, single: bool = False, stages: dict | None = None) -> Reading:
-        """Read an upright picture: H x W x 3 BGR or H x W grey, uint8.
-
-        single: the whole picture is one digit. stages: filled with what every stage made, for --debug.
-        """
+    def _forget(self) -> None:
+        """A new picture begins: keep of the last ones what still counts."""
         if self.now:
             self.memory, self.now = tuple(map(np.concatenate, zip(*self.now))), []
         if self.pictures % AFRESH == 0:
@@ -298,10 +304,17 @@ class Recognizer:
             if self.sheet is not None and not self.sheet.size:
                 self.sheet = None
         self.pictures += 1
+
+    def read(self, image: np.ndarray, single: bool = False, stages: dict | None = None) -> Reading:
+        """Read an upright picture: H x W x 3 BGR or H x W grey, uint8.
+
+        single: the whole picture is one digit. stages: filled with what every stage made, for --debug.
+        """
+        self._forget()
         found = find(image, single, stages, sheet=self.sheet)
         if self.remember and (found.sheet is not None or (self.sheet is not None and self.sheet.size)):
             self.sheet = found.sheet
-        beliefs = self._read(found)
+        found, beliefs = self._read(found)
         if self.knows_others and not single:  # else nothing could tell a wrong cut
             found, beliefs = self._look_again(image, found, beliefs, stages)
             beliefs = reweighted(beliefs, odds_in_context(beliefs, found.lines))

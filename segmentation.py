@@ -31,6 +31,7 @@ FINE = 2  # a patch is drawn that much finer first, and averaged: pens have half
 GREY = 90  # of 255: ink beside a piece, which it was cut from
 STRIP, SEEN = 22, 36  # pixels that a string is high in a strip of PATCH, and paper in its length: what a column sees
 PATCH, BOX = 28, 20  # MNIST: the digit fitted into 20 x 20, its centre of mass in the middle of 28 x 28
+SAME_LINE = 0.4  # heights: digits of two pens that lie no farther apart stand in one text line
 THICK = 2.5  # pixels: strokes that a mask keeps whole; MNIST's are 2 to 4 pixels in a patch
 CLEAR = 3.0  # pixels: what thinner ones of a small picture are enlarged to
 
@@ -73,6 +74,11 @@ class Found:
         first = np.clip(np.floor(corners[:, :2]), 0, limit - 1)
         last = np.clip(np.ceil(corners[:, 2:]), first + 1, limit)
         return np.hstack([first, last - first]).astype(np.int32)
+
+    def take(self, kept: np.ndarray) -> Found:
+        """Only the digits of these numbers."""
+        digits = [self.digits[i] for i in kept.tolist()]
+        return replace(self, digits=digits, lines=self.lines[kept], slopes=self.slopes[kept])
 
     def segments(self) -> Segments:
         """Its digits' boxes, patches and lines."""
@@ -142,21 +148,47 @@ def _find(
             ink, parts = find_strokes(page, stages, bright_strokes)
     if whole:  # beside what is no sheet everything looks more like writing
         ink, parts = out_of_shadows(ink, parts, stages)
-    rows: list[tuple[list[Part], float]] = []
-    if parts:
-        layout = Layout.of(parts)
-        slope = _slope(layout)
-        joined = _join(layout, slope)
-        layout = _digits_only(joined, slope)
-        if len(layout.parts) < len(joined.parts):
-            slope = _slope(layout)  # the digits' own
-        rows = [([reduce(Part.merged, layout.parts)], 0.0)] if single and layout.parts else _rows(layout, slope)
+    rows = _text_lines([part for part in parts if not part.weak], single)
+    for line in _text_lines([part for part in parts if part.weak and not single], single):  # may be ghosts' lines
+        rows = _inserted(rows, line)
     stages["digits"] = [digit for row, _ in rows for digit in row]
     lines = np.repeat(np.arange(len(rows), dtype=np.int32), [len(row) for row, _ in rows])
     slopes = np.array([slope for _, slope in rows])[lines]
     size, scale = image.shape[1::-1], page.shape[1] / image.shape[1]
     left, clean = stages["left"], stages["share"] >= CLEAN
     return Found(size, scale, (0.0, 0.0), ink, left, stages["digits"], lines, slopes, none, clean, coarse=part < 1)
+
+
+def _text_lines(parts: list[Part], single: bool) -> list[tuple[list[Part], float]]:
+    """The digits that the parts are strokes of, line by line, and each line's slope. single: all are one digit."""
+    if not parts:
+        return []
+    layout = Layout.of(parts)
+    slope = _slope(layout)
+    joined = _join(layout, slope)
+    layout = _digits_only(joined, slope)
+    if len(layout.parts) < len(joined.parts):
+        slope = _slope(layout)  # the digits' own
+    if single and layout.parts:
+        return [([reduce(Part.merged, layout.parts)], 0.0)]
+    return _rows(layout, slope)
+
+
+def _inserted(rows: list[tuple[list[Part], float]], line: tuple[list[Part], float]) -> list[tuple[list[Part], float]]:
+    """Text lines from top to bottom, with one more in its place, or its digits among those of the same height."""
+
+    def depth(digits: list[Part], slope: float) -> float:
+        x0, y0, x1, y1 = np.mean([digit.box for digit in digits], axis=0)
+        return (y0 + y1) / 2 * math.cos(slope) - (x0 + x1) / 2 * math.sin(slope)
+
+    digits, slope = line
+    height = np.mean([digit.height for digit in digits])
+    for k, (others, theirs) in enumerate(rows):
+        if abs(depth(others, theirs) - depth(digits, theirs)) < SAME_LINE * height:
+            whole = sorted(others + digits, key=lambda digit: digit.box[0])
+            return [*rows[:k], (whole, theirs), *rows[k + 1 :]]
+    above = sum(depth(others, slope) < depth(digits, slope) for others, _ in rows)
+    return [*rows[:above], line, *rows[above:]]
 
 
 def _in_doubt(stages: dict, parts: int) -> bool:

@@ -275,9 +275,8 @@ def complete(found: Found, beliefs: np.ndarray, judge: Judge) -> tuple[Found, np
             continue
         parts[i], beliefs[i] = part, theirs[k]
         gone |= {j for j in doubtful if j != i and _within(found.digits[j].box, part.box)}
-    kept = [i for i in range(len(parts)) if i not in gone]
-    found = replace(found, digits=[parts[i] for i in kept], lines=found.lines[kept], slopes=found.slopes[kept])
-    return found, beliefs[kept]
+    kept = np.array([i for i in range(len(parts)) if i not in gone])
+    return replace(found, digits=parts).take(kept), beliefs[kept]
 
 
 def _within(inner: tuple[int, int, int, int], outer: tuple[int, int, int, int]) -> bool:
