@@ -87,6 +87,7 @@ def main(argv: list[str] | None = None) -> int:
     """Measure and print; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", nargs="+", default=[options.DEFAULT_WEIGHTS], metavar="FILE_OR_RUN")
+    parser.add_argument("--strings", default=options.DEFAULT_STRINGS, metavar="FILE_OR_RUN", help="as of demo.py")
     parser.add_argument("--data", metavar="DIR", help="MNIST, as for test.py")
     as_demo = options.demo_parser().get_default("min_confidence")
     parser.add_argument("--min_confidence", type=float, default=as_demo, metavar="X", help="default: %(default)s")
@@ -103,7 +104,7 @@ def main(argv: list[str] | None = None) -> int:
         images, labels = digits.images.numpy(), digits.labels.numpy()
         misread: list[np.ndarray] = []
         for weights in opt.weights:
-            recognizer = Recognizer(weights, "cpu", opt.min_confidence)
+            recognizer = Recognizer(weights, "cpu", opt.min_confidence, strings=opt.strings)
             probability = torch.softmax(predict(recognizer.model, digits.images), 1)
             misses = int((probability.argmax(1) != digits.labels).sum())
             unread = (recognizer.classify(images)[:, :10].max(axis=1) < opt.min_confidence).mean()

@@ -319,6 +319,46 @@ def a_word_before_it(rng: Rng, digits: Digits) -> Page:
     return snap(rng, Page(page.picture, page.labels[kept], np.zeros(kept.sum(), np.int32), hulls))
 
 
+def several_pens(rng: Rng, digits: Digits) -> Page:
+    """Two to four lines, each by another pen; one is a pencil."""
+    pencil = Pen((95, 95, 95), 0.07, float(rng.uniform(0.45, 0.65)), 0.6)
+    pens = [pencil, *(pages.random_pen(rng) for _ in range(int(rng.integers(1, 4))))]
+    height = float(rng.uniform(40, 65))
+    writings = [
+        paper.lay_out(rng, lines_of(rng, digits, (1, 2), (3, 6)), height, rng.uniform(-2, 2), pens[k])
+        for k in rng.permutation(len(pens))
+    ]
+    wide, tall = np.array([writing.size for writing in writings]).T
+    page, y = Page(paper.sheet(rng, (int(wide.max()) + 160, int((tall + 20).sum()) + 120))), 50
+    for writing in writings:
+        page = paper.put(rng, writing, page, (int(rng.integers(40, 100)), y))
+        y += writing.size[1] + 20
+    return snap(rng, page)
+
+
+def below_a_printed_heading(rng: Rng, digits: Digits) -> Page:
+    page = written(rng, lines_of(rng, digits, (1, 4), (3, 7)), plain(rng))
+    picture = cv2.copyMakeBorder(page.picture, 110, 0, 0, 0, cv2.BORDER_REPLICATE)
+    heading = ("Name: ________", "HOMEWORK", "Invoice Total", "Telephone")[rng.integers(4)]
+    font = (cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_TRIPLEX, cv2.FONT_HERSHEY_COMPLEX)[rng.integers(3)]
+    cv2.putText(picture, heading, (20, 60), font, rng.uniform(0.8, 1.5), (40, 40, 40), 2, cv2.LINE_AA)
+    return snap(rng, Page(picture, page.labels, page.line, tuple(hull + np.float32([0, 110]) for hull in page.hulls)))
+
+
+def the_back_shines_through(rng: Rng, digits: Digits) -> Page:
+    """What is written on the sheet's other side is seen as well: mirrored, blurred and faint."""
+    back = written(rng, lines_of(rng, digits, (3, 6), (4, 8)), plain(rng)).picture
+    back = cv2.GaussianBlur(back[:, ::-1], (0, 0), 1.2)
+    white = back.reshape(-1, 3).max(axis=0).astype(float)
+    sheet = (white - (white - back) * rng.uniform(0.1, 0.3)).astype(np.uint8)
+    front = paper.lay_out(
+        rng, lines_of(rng, digits, (1, 3), (2, 5)), rng.uniform(40, 55), rng.uniform(-3, 3), pages.random_pen(rng)
+    )
+    size = np.maximum(sheet.shape[1::-1], np.add(front.size, 60))
+    sheet = cv2.resize(sheet, size.tolist())
+    return snap(rng, paper.put(rng, front, sheet, tuple(rng.integers(10, 40, 2).tolist())))
+
+
 SCENES: dict[str, Scene] = {
     scene.__name__.replace("_", " "): scene
     for scene in (
@@ -334,6 +374,7 @@ SCENES: dict[str, Scene] = {
             highlighted,
         ),
         *(shadows, whiteboard, white_on_black, mnist_itself, one_digit_that_fills_it, a_word_before_it),
+        *(several_pens, below_a_printed_heading, the_back_shines_through),
     )
 }
 
@@ -362,6 +403,9 @@ MOST = {  # digits of them that may be wrong, and how many there are: a few more
     "underlined": (11, 258),
     "highlighted": (38, 338),
     "shadows": (20, 243),
+    "several pens": (8, 303),
+    "below a printed heading": (34, 233),
+    "the back shines through": (21, 142),
 }
 
 
