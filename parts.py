@@ -192,43 +192,39 @@ def _parts(ink: np.ndarray, floor: np.ndarray, stages: dict) -> list[Part]:
     if not len(found.kept) and len(whole.kept) == 1 and not whole.at_edge[whole.kept[0]]:
         found = whole  # a line that is all there is, and ends on the page: a 1
     stages["thickness"] = found.thickness
-    kept = ~_cut_off(found)
+    kept, weak = ~_cut_off(found), []
     weaker = _by_weaker_pen(ink, floor, found, pen)
     if weaker:
-        more = np.zeros_like(mask)
-        for part in weaker:
-            x0, y0, x1, y1 = part.box
-            more[y0:y1, x0:x1] |= part.mask
-        stages["left"] = cv2.bitwise_or(mask, more)
-        seen = found.label[more.ravel()[found.inside] > 0]  # what showed of it is neither clutter nor another part
-        area = found.area.copy()
-        area[seen], kept[seen] = 0, False
+        weak = [replace(weaker.part(i), weak=True) for i in weaker.kept.tolist()]
+        its = weaker.pixels(np.isin(np.arange(len(weaker.area)), weaker.kept))
+        stages["left"] = cv2.bitwise_or(mask, its)
+        area, shown = found.area.copy(), found.label[its.ravel()[found.inside] > 0]
+        area[shown], kept[shown] = 0, False  # what showed of it before is neither clutter nor a part of its own
         found = replace(found, area=area)
-    parts = [found.part(i) for i in found.kept[kept[found.kept]].tolist()] + weaker
     stages["share"] = found.share
-    return [] if 0 < stages["share"] < WRITING else parts
+    if 0 < stages["share"] < WRITING:
+        return []
+    return [found.part(i) for i in found.kept[kept[found.kept]].tolist()] + weak
 
 
-def _by_weaker_pen(ink: np.ndarray, floor: np.ndarray, found: Connected, pen: float) -> list[Part]:
+def _by_weaker_pen(ink: np.ndarray, floor: np.ndarray, found: Connected, pen: float) -> Connected | None:
     """Writing that is too weak beside that of a stronger pen: pencil on a page with a marker's digits.
 
     ink: H x W uint8 without rulings and frames, floor: as of `ink_on`. found: its components, pen: how strong the pen's
     ink is. None where the rest of the ink, measured anew, is not clearly writing as well.
     """
     if not len(found.kept):
-        return []
+        return None
     strong = found.seeded >= STRONG * found.seeded[found.kept].max()
     boxes = found.stats[found.kept[strong[found.kept]]]
     typical = weighted_median(boxes[:, 3], boxes[:, 2])
-    seen = np.zeros_like(ink)
-    seen.ravel()[found.inside[strong[found.label]]] = 255
     edges = 2 * math.ceil(found.thickness) + 1
-    rest = cv2.subtract(ink, cv2.dilate(seen, np.ones((edges, edges), np.uint8)))
+    rest = cv2.subtract(ink, cv2.dilate(found.pixels(strong), np.ones((edges, edges), np.uint8)))
     if cv2.countNonZero(cv2.compare(rest, floor, cv2.CMP_GT)) < WEAK_AREA * found.thickness**2:
-        return []
+        return None
     _, mask, seeds, strength = _masks(rest, floor)
     if not WEAKEST * pen < strength < FAINT * pen:
-        return []
+        return None
     found = _connected(mask, seeds)
     first, size = found.stats[:, None, :2], found.stats[:, None, 2:]
     apart = (first >= boxes[:, :2] + boxes[:, 2:]) | (first + size <= boxes[:, :2])  # else a box, a ring, an edge
@@ -238,8 +234,10 @@ def _by_weaker_pen(ink: np.ndarray, floor: np.ndarray, found: Connected, pen: fl
     kept = kept[found.stats[kept, 2:].max(axis=1) > typical / 2]
     length = found.area / found.stroke
     bent = kept[length[kept] > BENT * np.hypot(*found.stats[kept, 2:].T)]  # what rulings and boxes leave is straight
-    clearly = length[kept].sum() >= CLEARLY * length[apart].sum() <= 2 * length[bent].sum()
-    return [replace(found.part(i), weak=True) for i in kept.tolist()] if clearly else []
+    whole = length[apart].sum()
+    if length[kept].sum() < CLEARLY * whole or length[bent].sum() < whole / 2:
+        return None
+    return replace(found, kept=kept)
 
 
 def _wipe(picture: np.ndarray, part: Part) -> None:
@@ -302,6 +300,12 @@ class Connected:
         """How much of all the ink's length is in components that are like strokes and not cut off by the edge, 0..1."""
         length = np.where(self.at_edge, 0, self.area / self.stroke)
         return float(length[self.kept].sum() / max(length[1:].sum(), 1.0))
+
+    def pixels(self, which: np.ndarray) -> np.ndarray:
+        """H x W uint8: 255 where some of the components (K bool) are."""
+        picture = np.zeros(self.labels.shape, np.uint8)
+        picture.ravel()[self.inside[which[self.label]]] = 255
+        return picture
 
     def part(self, i: int) -> Part:
         """Component i."""

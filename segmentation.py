@@ -149,8 +149,9 @@ def _find(
     if whole:  # beside what is no sheet everything looks more like writing
         ink, parts = out_of_shadows(ink, parts, stages)
     rows = _text_lines([part for part in parts if not part.weak], single)
-    for line in _text_lines([part for part in parts if part.weak and not single], single):  # may be ghosts' lines
-        rows = _inserted(rows, line)
+    if not single:
+        for line in _text_lines([part for part in parts if part.weak], single):  # by themselves: they may be ghosts'
+            rows = _inserted(rows, line)
     stages["digits"] = [digit for row, _ in rows for digit in row]
     lines = np.repeat(np.arange(len(rows), dtype=np.int32), [len(row) for row, _ in rows])
     slopes = np.array([slope for _, slope in rows])[lines]

@@ -70,7 +70,7 @@ STAGES = {  # what is switched off: where, which name, what stands in for it
     "noisy pictures smoothed": (ink, "NOISY", 256),
     "rulings": (parts, "_rulings", lambda mask, *_: (mask, 0)),
     "writing fainter than its frame": (parts, "_large", lambda found: []),
-    "writing weaker than other writing": (parts, "_by_weaker_pen", lambda *_: []),
+    "writing weaker than other writing": (parts, "_by_weaker_pen", lambda *_: None),
     "frames": (parts, "_frames", lambda *_, **__: []),
     "is it writing at all": (parts, "WRITING", 0.0),
     "pieces at the edge": (parts, "_cut_off", lambda found: np.zeros_like(found.at_edge)),
