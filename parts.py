@@ -33,6 +33,7 @@ FAINT = 0.75  # of the strength of all ink: writing that weak beside its rulings
 STRONG = 0.5  # times as much of a part is strong ink as of any other: of less, it may be another pen's
 WEAKEST = 0.2  # of the strength of all ink: weaker is no second pen but what shines through the paper
 WEAK_AREA = 5.0  # squares of the pen's thickness: less ink is no second pen's
+PAIRS = 1 << 22  # of strong and weak components: comparing more takes hundreds of megabytes, and is noise or print
 BENT = 1.25  # times as long as its box's diagonal is a stroke that is no straight line, and no corner
 SLIM = 3.0  # strokes: no digit is shorter; the thickest of MNIST's has 3.9, a small and blurred one 3
 LEAST = 7  # pixels: the lowest raster in which ten digits differ (the 5 x 7 fonts)
@@ -226,6 +227,8 @@ def _by_weaker_pen(ink: np.ndarray, floor: np.ndarray, found: Connected, pen: fl
     if not WEAKEST * pen < strength < FAINT * pen:
         return None
     found = _connected(mask, seeds)
+    if len(found.area) * len(boxes) > PAIRS:
+        return None
     first, size = found.stats[:, None, :2], found.stats[:, None, 2:]
     apart = (first >= boxes[:, :2] + boxes[:, 2:]) | (first + size <= boxes[:, :2])  # else a box, a ring, an edge
     apart = apart.any(axis=2).all(axis=1)
@@ -489,7 +492,7 @@ def _level_lines(
     swell = 2 * round(length / 16)
     swollen = cv2.dilate(faint, np.ones((1 + swell, 1), np.uint8))  # a sloped line's runs get long enough
     runs = cv2.morphologyEx(swollen, cv2.MORPH_OPEN, np.ones((1, length), np.uint8))
-    if np.count_nonzero(cv2.reduce(runs, 0, cv2.REDUCE_MAX)) < GAPS * least:
+    if np.count_nonzero(cv2.reduce(runs, 0, cv2.REDUCE_MAX)) < GAPS * least:  # mostly: then nothing is long enough
         return band, band, 0
     bridged = cv2.dilate(runs, np.ones((5, length), np.uint8))
     _, labels, stats, _ = cv2.connectedComponentsWithStats(bridged, connectivity=8)
