@@ -197,7 +197,7 @@ def _parts(ink: np.ndarray, floor: np.ndarray, stages: dict) -> list[Part]:
     weaker = _by_weaker_pen(ink, floor, found, pen)
     if weaker:
         weak = [replace(weaker.part(i), weak=True) for i in weaker.kept.tolist()]
-        its = weaker.pixels(np.isin(np.arange(len(weaker.area)), weaker.kept))
+        its = weaker.pixels(weaker.kept)
         stages["left"] = cv2.bitwise_or(mask, its)
         area, shown = found.area.copy(), found.label[its.ravel()[found.inside] > 0]
         area[shown], kept[shown] = 0, False  # what showed of it before is neither clutter nor a part of its own
@@ -268,9 +268,7 @@ def _masks(ink: np.ndarray, floor: np.ndarray) -> tuple[np.ndarray, np.ndarray, 
     faint = cv2.compare(ink, floor, cv2.CMP_GT)
     step = 2 if min(ink.shape) >= 240 else 1  # half the picture tells the pen's strength as well
     strokes = _connected(np.ascontiguousarray(faint[::step, ::step]), faint[::step, ::step], LEAST // step)
-    kept = np.zeros(len(strokes.area), bool)
-    kept[strokes.kept] = True
-    strong = ink[::step, ::step].ravel()[strokes.inside[kept[strokes.label]]]
+    strong = ink[::step, ::step].ravel()[strokes.places(strokes.kept)]
     if not len(strong):
         return *(np.zeros_like(ink),) * 3, 0.0
     level, _ = cv2.threshold(strong, 0, 255, cv2.THRESH_OTSU)
@@ -304,10 +302,16 @@ class Connected:
         length = np.where(self.at_edge, 0, self.area / self.stroke)
         return float(length[self.kept].sum() / max(length[1:].sum(), 1.0))
 
+    def places(self, which: np.ndarray) -> np.ndarray:
+        """Where in the flat mask the ink of some of the components (their numbers, or K bool) is."""
+        chosen = np.zeros(len(self.area), bool)
+        chosen[which] = True
+        return self.inside[chosen[self.label]]
+
     def pixels(self, which: np.ndarray) -> np.ndarray:
-        """H x W uint8: 255 where some of the components (K bool) are."""
+        """H x W uint8: 255 at `places`."""
         picture = np.zeros(self.labels.shape, np.uint8)
-        picture.ravel()[self.inside[which[self.label]]] = 255
+        picture.ravel()[self.places(which)] = 255
         return picture
 
     def part(self, i: int) -> Part:
@@ -443,10 +447,10 @@ def _levelled(across: np.ndarray, along: np.ndarray, size: tuple[int, int]) -> t
     y, x = (across[some] - middle[1]).astype(np.float32), (along[some] - middle[0]).astype(np.float32)
 
     def sharpest(tilts: np.ndarray, fans: np.ndarray) -> tuple[float, float]:
-        best = -1, 0.0, 0.0
+        best, steep = (-1, 0.0, 0.0), tilts.astype(np.float32)[:, None]
         for fan in fans:  # all at once is slower: megabytes
             halved = 0.5 / (1 + fan * x)  # rows of two pixels
-            places = (y * halved - tilts.astype(np.float32)[:, None] * (x * halved)).astype(np.int32)
+            places = (y * halved - steep * (x * halved)).astype(np.int32)
             places -= places.min() - 1
             rows = int(places.max()) + 2
             places += rows * np.arange(len(tilts), dtype=np.int32)[:, None]

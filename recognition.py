@@ -203,11 +203,12 @@ class Recognizer:
         """What was found, without ghosts, and what the network makes of its digits' patches."""
         beliefs = self.classify(patches(found.ink, found.digits, found.slopes))
         weak = np.array([part.weak for part in found.digits], bool)
-        digits, probabilities = likeliest(beliefs)
-        if not weak.any() or ((probabilities >= SURE) & (digits != 1))[weak].mean() >= WRITTEN:
-            return found, beliefs
-        kept = np.flatnonzero(~weak)
-        return found.take(kept), beliefs[kept]
+        if weak.any():
+            digits, probabilities = likeliest(beliefs[weak])
+            if ((probabilities >= SURE) & (digits != 1)).mean() < WRITTEN:
+                kept = np.flatnonzero(~weak)
+                return found.take(kept), beliefs[kept]
+        return found, beliefs
 
     def _look_again(
         self, image: np.ndarray, found: Found, beliefs: np.ndarray, stages: dict | None

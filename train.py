@@ -215,9 +215,8 @@ def start_or_resume(opt: options.Options, given: set[str]) -> tuple[options.Opti
     if opt.resume is None:
         run = opt.runs_dir / (opt.name or time.strftime("%Y-%m-%d_%H-%M-%S"))
         last = run / "last.pt"
-        if (
-            not opt.dry_run and last.exists() and load_checkpoint(last).get("epoch") != 0
-        ):  # else its training failed at once
+        # One without an epoch done failed at once, and may be begun anew.
+        if not opt.dry_run and last.exists() and load_checkpoint(last).get("epoch") != 0:
             raise UserError(f"{run} exists: go on with --resume {run}, or choose another --name")
         return opt, run, None
     source = opt.resume / opt.model_load_name if opt.model_load_name else opt.resume
