@@ -184,28 +184,28 @@ class LeNet_5_Strings(nn.Module):
     """
 
     outputs = NOTHING + 1
-    parameters_expected = 236_148
+    parameters_expected = 420_204
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(1, 24, kernel_size=5, bias=False)
+        self.conv1 = nn.Conv2d(1, 32, kernel_size=5, bias=False)
         self.pool1 = nn.MaxPool2d(kernel_size=2)
-        self.norm1 = nn.BatchNorm2d(24)
-        self.conv2 = nn.Conv2d(24, 64, kernel_size=5, bias=False)
+        self.norm1 = nn.BatchNorm2d(32)
+        self.conv2 = nn.Conv2d(32, 96, kernel_size=5, bias=False)
         self.pool2 = nn.MaxPool2d(kernel_size=(2, 1))
-        self.norm2 = nn.BatchNorm2d(64)
-        self.fc1 = nn.Conv2d(64, 80, kernel_size=(4, 8))  # a dense layer at every place
-        self.beside = nn.Conv2d(80, 80, kernel_size=(1, 5))
+        self.norm2 = nn.BatchNorm2d(96)
+        self.fc1 = nn.Conv2d(96, 96, kernel_size=(4, 8))  # a dense layer at every place
+        self.beside = nn.Conv2d(96, 96, kernel_size=(1, 5))
         self.dropout = nn.Dropout(0.2)
-        self.fc2 = nn.Linear(80, self.outputs)
+        self.fc2 = nn.Linear(96, self.outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """The logits of a batch."""
         # N x 1 x 28 x W
-        x = functional.relu(self.norm1(self.pool1(self.conv1(x))))  # N x 24 x 12 x (W - 4) / 2
-        x = functional.relu(self.norm2(self.pool2(self.conv2(x))))  # N x 64 x 4 x (W - 12) / 2
-        x = functional.relu(self.fc1(x))  # N x 80 x 1 x T + 4
-        x = functional.relu(self.beside(self.dropout(x)))  # N x 80 x 1 x T
+        x = functional.relu(self.norm1(self.pool1(self.conv1(x))))  # N x 32 x 12 x (W - 4) / 2
+        x = functional.relu(self.norm2(self.pool2(self.conv2(x))))  # N x 96 x 4 x (W - 12) / 2
+        x = functional.relu(self.fc1(x))  # N x 96 x 1 x T + 4
+        x = functional.relu(self.beside(self.dropout(x)))  # N x 96 x 1 x T
         return self.fc2(self.dropout(x.squeeze(2).transpose(1, 2)))  # N x T x outputs
 
 

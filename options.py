@@ -24,7 +24,7 @@ RECIPES = {
         "1998": (20, "affine", 128, 3e-3, 0.8, 0.05, 0.995, 0, 1.0, "fp32"),
         "modern": (60, "elastic", 128, 3e-3, 0.92, 0.05, 0.999, 0, 1.0, "auto"),
         "reader": (14, "elastic", 128, 3e-3, 0.93, 0.05, 0.999, 3000, 0.15, "auto"),
-        "strings": (16, "strip", 64, 2e-3, 0.9, 0.0, 0.999, 2500, 0.15, "auto"),
+        "strings": (14, "strip", 64, 2e-3, 0.9, 0.0, 0.999, 4500, 0.15, "auto"),
     }.items()
 }
 SAMPLES = Path(__file__).parent / "samples"

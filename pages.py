@@ -83,7 +83,9 @@ OTHERS = 0.16  # of the digits on pages and in strings are not MNIST's
 STRINGS, SIGNS = 8, 20  # of touching digits, and alone, for each page
 CLEAN = 0.75  # of the strings are cut from clean ink, the others found on paper
 STRIPS, LONGEST, WIDTH = 40, 3, 104  # strings a page as strips, signs of one at most, and pixels that a strip is wide
-SIGNS_TOO = 0.08  # of those of several signs, for they are hard to read, and what is hard is seen often
+# How many of those of several signs have one that is no digit, and how many have nothing but such: words. Few, for they
+# are hard to read, and what is hard is seen often.
+SIGNS_TOO = WORDS = 0.08
 PER_CHUNK = 16  # pages that a process makes at a time
 
 
@@ -287,11 +289,11 @@ def enlarged(strip: np.ndarray, owners: np.ndarray, zoom: float, smooth: bool) -
 
 
 def random_strip(
-    rng: np.random.Generator, images: np.ndarray, labels: np.ndarray, signs_too: float = 0.25
+    rng: np.random.Generator, images: np.ndarray, labels: np.ndarray, signs_too: float = 0.25, words: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """One to three touching digits and signs: what `strip_of` gives, and n labels.
 
-    signs_too: how often one of several is no digit.
+    signs_too: how often one of several is no digit. words: how often, of the others, none is one.
     """
     rows = rng.integers(len(images), size=1 + int(rng.choice(LONGEST, p=[0.2, 0.4, 0.4])))
     signs, names = images[rows].copy(), labels[rows].copy()
@@ -299,6 +301,8 @@ def random_strip(
         signs[k] = other_digit(rng, int(names[k]))
     if rng.random() < (signs_too if len(rows) > 1 else 0.6):  # % is no 96
         signs[0], names[0] = no_digit(rng, images, labels), NOT_A_DIGIT
+    elif len(rows) > 1 and words and rng.random() < words:
+        signs, names = np.stack([no_digit(rng, images, labels) for _ in rows]), np.full(len(rows), NOT_A_DIGIT)
     order = rng.permutation(len(rows))
     return *strip_of(rng, signs[order]), names[order]
 
@@ -364,7 +368,7 @@ def write_strips(numbers: Iterable[int], images: np.ndarray, labels: np.ndarray,
     for number in numbers:
         rng = np.random.default_rng([seed, number, STRIPS])
         for _ in range(STRIPS):
-            strip, owners, names = random_strip(rng, images, labels, SIGNS_TOO)
+            strip, owners, names = random_strip(rng, images, labels, SIGNS_TOO, WORDS)
             string = shown(rng, strip, owners)
             if string is None:
                 continue

@@ -20,7 +20,7 @@ from torch.nn import functional
 from LeNet_5 import DIGITS, NOT_A_DIGIT, NOTHING, LeNet_5_Strings, spelled, string_losses
 from options import DEFAULT_STRINGS
 from segmentation import PATCH, Found, find, patches
-from touching import SURE, likeliest, reread, reweighted
+from touching import SURE, Spelling, likeliest, reread, reweighted
 from utils import UserError, find_checkpoint, load_model, multiplies_bf16, pick_device, predict, sha256
 
 
@@ -261,14 +261,16 @@ class Recognizer:
         return reread(found, beliefs, self.classify, partial(odds_in_context, beliefs, found.lines), spell)
 
     @torch.inference_mode()
-    def spell(self, strip: np.ndarray, text: list[int]) -> tuple[list[int], float, float]:
-        """What is read on a strip (28 x W uint8) whole: its signs, their log probability, and that of `text`."""
+    def spell(self, strip: np.ndarray, text: list[int]) -> Spelling:
+        """What is read on a strip (28 x W uint8) whole, and how likely it and `text` are."""
         logits = predict(self.strings, torch.from_numpy(strip)[None].to(self.device)).cpu()
         signs = [sign for sign in spelled(logits)[0].tolist() if sign != NOTHING]
         labels = torch.full((2, max(1, len(signs), len(text))), NOTHING)
         for row, string in zip(labels, (signs, text)):
             row[: len(string)] = torch.tensor(string)
-        return signs, *(-string_losses(logits.expand(2, -1, -1), labels)).tolist()
+        # However many signs: at no place a digit.
+        no_digit = torch.logsumexp(functional.log_softmax(logits[0], 1)[:, NOT_A_DIGIT:], 1).sum()
+        return Spelling(signs, *(-string_losses(logits.expand(2, -1, -1), labels)).tolist(), float(no_digit))
 
     @torch.inference_mode()
     def activations(self, patch: np.ndarray) -> dict[str, np.ndarray]:

@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import reduce
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -40,9 +41,18 @@ MOST = 40.0  # squares of a line's height: so much is looked at again in a pictu
 SPELT = 2.0  # nats: how much likelier than what the cuts say a string has to be to stand in its place
 Context = Callable[[np.ndarray], np.ndarray]  # which parts may be one thing, N, to N odds of "not a digit"
 Judge = Callable[[np.ndarray], np.ndarray]  # patches M x 28 x 28 uint8 to M x 11 probabilities
-# A strip (28 x W uint8) and what cuts make of it, to what a network reads there: signs, their log probability, and that
-# of the cuts' reading.
-Speller = Callable[[np.ndarray, list[int]], tuple[list[int], float, float]]
+
+
+class Spelling(NamedTuple):
+    """What a network reads on a strip whole, and how likely it is: log probabilities."""
+
+    signs: list[int]
+    likely: float  # that they stand there,
+    as_cut: float  # or what the cuts say,
+    no_digit: float  # or whatever has no digit in it
+
+
+Speller = Callable[[np.ndarray, list[int]], Spelling]  # of a strip (28 x W uint8) and what cuts make of it
 
 
 def cuts(ink: np.ndarray, height: float) -> np.ndarray:
@@ -314,13 +324,16 @@ def grouped(
     if spell is None or not kept or uncut:  # what nobody had to cut the other network knows better
         return kept, beliefs[kept]
     text = digits[kept].tolist()
-    signs, likely, as_cut = spell(strip(found.ink, lattice.whole, found.slopes[lattice.chain[0]]), text)
+    signs, likely, as_cut, no_digit = spell(strip(found.ink, lattice.whole, found.slopes[lattice.chain[0]]), text)
     if likely > as_cut + SPELT and likely > math.log(0.5):
         spelt = spelled_grouping(lattice.groups, beliefs, lattice.count, signs)
         if spelt:
             kept, text, as_cut = spelt, signs, likely
-    # Either the string is right, or each piece is what it looks like. A sign alone is the other network's.
-    share = math.exp(as_cut) if len(text) > 1 else 0.0
+    if len(text) == 1:  # a sign alone is the other network's
+        return kept, beliefs[kept]
+    if no_digit + math.log(odds) > as_cut:  # a word whose letters are joined: cut anywhere, it holds some digits
+        return [], beliefs[:0]
+    share = math.exp(as_cut)  # either the string is right, or each piece is what it looks like
     mixed = beliefs[kept] * (1 - share)
     mixed[np.arange(len(kept)), text] += share
     return kept, mixed

@@ -50,7 +50,9 @@ AUGMENT = {  # arguments of mnist.augment
 }
 SUBSET_TIMES = 10  # as many epochs of the embedded subset, unless --epochs says so: one is a 15th of MNIST's
 PLAIN = 3  # times that each plain image is in an epoch with pages: else pages outweigh MNIST
-RARER = 0.3  # odds of "not a digit" on paper, of those in training: letters, signs and bad cuts are half of all there
+# Odds of "not a digit" on paper, of those in training: half of all there is letters, signs and bad cuts, and six in ten
+# of the strings of one sign.
+RARER, RARER_STRINGS = 0.3, 0.2
 VALIDATION_PAGES = 0.06  # of --pages, written with the validation digits
 WARM_UP = 100  # steps over which the rate rises from 0: Adam's first steps are large, and here they kill units
 AN_EPOCH = 60_000  # images; the schedule counts images seen, so it is the same for data sets of any size
@@ -278,7 +280,8 @@ def cooled(network: nn.Module, temperature: float) -> dict[str, Tensor]:
     last = [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear)][-1]
     for name in (f"{last}.weight", f"{last}.bias"):
         state[name] /= temperature
-    state[f"{last}.bias"][NOT_A_DIGIT : NOT_A_DIGIT + 1] += math.log(RARER)
+    rarer = RARER_STRINGS if network.outputs > NOTHING else RARER
+    state[f"{last}.bias"][NOT_A_DIGIT : NOT_A_DIGIT + 1] += math.log(rarer)
     return state
 
 

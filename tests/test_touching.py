@@ -137,6 +137,18 @@ def test_a_string_read_whole_helps_where_no_cut_does(unseen_digits, reader):
     assert right[0] >= right[1] + 3, right
 
 
+def test_letters_that_are_joined_are_no_digits(digits, reader):
+    only_cuts = Recognizer(options.DEFAULT_WEIGHTS, "cpu", min_confidence=0.4, strings=None)
+    passed_over = np.zeros(2, int)
+    for k in range(200):
+        rng = np.random.default_rng([k, 9])
+        word = rng.choice([*pages.LETTERS], int(rng.integers(2, 5)))
+        signs = np.stack([pages.fit(pages.symbol(letter, None)) for letter in word])  # in a font that no training saw
+        picture, _ = pages.on_paper(rng, *pages.strip_of(rng, signs))
+        passed_over += [not recognizer.read(picture).lines for recognizer in (reader, only_cuts)]
+    assert passed_over[0] >= 80 and passed_over[0] >= passed_over[1] + 10, passed_over
+
+
 def test_1s_that_touch_are_1s_and_the_strokes_of_a_v_are_none(digits, reader):
     images, labels = digits
     ones, right = images[labels == 1], 0
