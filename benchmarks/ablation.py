@@ -75,7 +75,7 @@ STAGES = {  # what is switched off: where, which name, what stands in for it
     "is it writing at all": (parts, "WRITING", 0.0),
     "pieces at the edge": (parts, "_cut_off", lambda found: np.zeros_like(found.at_edge)),
     "joining broken strokes": (segmentation, "_join", lambda layout, slope: layout),
-    "punctuation": (segmentation, "_digits_only", lambda row, *_: row),
+    "punctuation": (segmentation, "_digits_only", lambda row, *_, **__: row),
     "slope": (segmentation, "_slope", lambda *_: segmentation.LEVEL),
     "pen brought near MNIST's": (segmentation, "PEN", (0.0, 99.0)),
     "touching digits taken apart": (touching, "regroup", lambda found, beliefs, *_: (found, beliefs)),

@@ -317,6 +317,20 @@ def test_a_hairline_is_no_1() -> None:
     assert counts(segment(made.picture)) == counts(segment(folded)) == [4]
 
 
+def test_1s_below_much_smaller_writing_are_found() -> None:
+    found = 0
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        made = paper.sheet(rng, (330, 240))
+        for text, height, top in (("2856394073", 20, 20), ("1911", 65, 110)):
+            pen = paper.Pen((40, 30, 25), 4.5 / height, 0.9)  # one pen for both, 4.5 pixels wide
+            made = paper.put(
+                rng, paper.lay_out(rng, [paper.pick(rng, IMAGES, LABELS, text)], height, 0, pen), made, (20, top)
+            )
+        found += counts(segment(made.picture)) == [10, 4]
+    assert found >= 8
+
+
 @pytest.mark.parametrize("seed", [8, 40, 43, 87])
 def test_bold_digits_stay_whole_where_they_touch(seed: int) -> None:
     """There their ink is wider than a pen's, and yet no shadow."""
