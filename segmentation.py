@@ -167,7 +167,7 @@ def _text_lines(parts: list[Part], single: bool) -> list[tuple[list[Part], float
     layout = Layout.of(parts)
     slope = _slope(layout)
     joined = _join(layout, slope)
-    layout = _digits_only(joined, slope, several=True)
+    layout = _digits_only(joined, slope)
     if len(layout.parts) < len(joined.parts):
         slope = _slope(layout)  # the digits' own
     if single and layout.parts:
@@ -407,18 +407,17 @@ def _bands(first: np.ndarray, last: np.ndarray, gap: float = 0.0) -> list[np.nda
     return np.split(order, breaks) if len(breaks) else [order]
 
 
-def _digits_only(row: Layout, slope: int, several: bool = False) -> Layout:
-    """A line without its minus signs, dots and commas, much lower than its digits, and what is left of rulings.
-
-    several: there may be more than one line, and a tall stroke be a 1 of larger writing.
-    """
+def _digits_only(row: Layout, slope: int) -> Layout:
+    """A line without its minus signs, dots and commas, much lower than its digits, and what is left of rulings."""
     left, top, right, bottom = row.boxes(slope)  # a digit on a steep line lies down in the picture
     widths, heights = right - left, bottom - top
     weights = np.minimum(heights, widths)
     typical, pen = weighted_median(heights, weights), weighted_median(row.strokes, weights)
     low = (heights < 0.35 * typical) & (row.strokes > 0.4 * pen)
     flat = (widths > 2 * heights) & (heights < 3.5 * row.strokes)
-    long = (heights > 2.5 * typical) & (widths < 0.25 * heights) & (not several)
+    narrow = widths < 0.25 * heights
+    tallest = heights[~narrow].max(initial=0.0)  # no taller than that, it may be a 1 beside smaller writing
+    long = narrow & (heights > np.maximum(2.5 * typical, 1.2 * tallest))
     hair = (widths < 0.15 * heights) & (row.strokes < 0.6 * pen)  # a fold, a sheet's edge: no 1 of the same pen
     spans = np.hypot(widths, heights)
     drop = low | flat | long | hair
