@@ -301,7 +301,7 @@ def random_strip(
         signs[k] = other_digit(rng, int(names[k]))
     if rng.random() < (signs_too if len(rows) > 1 else 0.6):  # % is no 96
         signs[0], names[0] = no_digit(rng, images, labels), NOT_A_DIGIT
-    elif len(rows) > 1 and words and rng.random() < words:
+    elif words and len(rows) > 1 and rng.random() < words:  # without words nothing is drawn for them
         signs, names = np.stack([no_digit(rng, images, labels) for _ in rows]), np.full(len(rows), NOT_A_DIGIT)
     order = rng.permutation(len(rows))
     return *strip_of(rng, signs[order]), names[order]
