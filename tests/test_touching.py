@@ -137,7 +137,7 @@ def test_a_string_read_whole_helps_where_no_cut_does(unseen_digits, reader):
     assert right[0] >= right[1] + 3, right
 
 
-def test_letters_that_are_joined_are_no_digits(digits, reader):
+def test_letters_that_are_joined_are_no_digits(reader):
     only_cuts = Recognizer(options.DEFAULT_WEIGHTS, "cpu", min_confidence=0.4, strings=None)
     passed_over = np.zeros(2, int)
     for k in range(200):
