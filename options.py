@@ -299,7 +299,7 @@ def train_parser() -> Parser:
     machine.add_argument(
         "--precision",
         choices=("auto", "fp32", "bf16"),
-        help=f"arithmetic; auto: bf16 where the hardware multiplies it natively, else fp32 {_recipes('precision')}",
+        help=f"arithmetic; auto: bf16 where that is faster, else fp32 {_recipes('precision')}",
     )
     run = parser.add_argument_group("run")
     run.add_argument("--name", metavar="NAME", help="of the run's folder (default: date and time)")

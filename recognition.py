@@ -21,7 +21,7 @@ from LeNet_5 import DIGITS, NOT_A_DIGIT, NOTHING, LeNet_5_Strings, spelled, stri
 from options import DEFAULT_STRINGS
 from segmentation import PATCH, Found, find, patches
 from touching import SURE, Spelling, likeliest, reread, reweighted
-from utils import UserError, find_checkpoint, load_model, multiplies_bf16, pick_device, predict, sha256
+from utils import UserError, faster_in_bf16, find_checkpoint, load_model, pick_device, predict, sha256
 
 
 @dataclass(frozen=True)
@@ -157,8 +157,8 @@ class Recognizer:
             self.strings, _ = load_model(find_checkpoint(Path(strings)), self.device)
             if not isinstance(self.strings, LeNet_5_Strings):
                 raise UserError(f"{strings} reads single digits, not strings; give it as --weights")
-        if self.device.type == "cpu" and multiplies_bf16(self.device):
-            self.model.to(torch.bfloat16)  # half the time, and about as many of MNIST's test digits misread
+        if self.device.type == "cpu" and faster_in_bf16(self.device):
+            self.model.to(torch.bfloat16)  # about as many of MNIST's test digits are misread
         self.min_confidence, self.remember = min_confidence, remember
         # The last picture's patches, flat, and what they were read as; one that no patch is like to begin with.
         self.memory = np.full((1, PATCH * PATCH), 1e6, np.float32), np.zeros((1, DIGITS + 1), np.float32)

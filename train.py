@@ -31,10 +31,10 @@ import pages
 from LeNet_5 import ARCHITECTURES, NOT_A_DIGIT, NOTHING, build, spelled, string_losses, to_input
 from utils import (
     UserError,
+    faster_in_bf16,
     find_checkpoint,
     keep_freed_memory,
     load_checkpoint,
-    multiplies_bf16,
     pick_device,
     predict,
     run_script,
@@ -79,13 +79,6 @@ def moving_average(keep: float) -> Callable:
     return update
 
 
-def pick_precision(name: str, device: torch.device) -> torch.dtype:
-    """The dtype of the multiplications. auto: bf16 where the hardware multiplies it natively, else fp32."""
-    if name == "auto":
-        name = "bf16" if multiplies_bf16(device) else "fp32"
-    return {"bf16": torch.bfloat16, "fp32": torch.float32}[name]
-
-
 def losses_of(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
     """N losses: the cross-entropy of logits N x classes, or a sign's share of the CTC loss of strips' N x T x 12."""
     if logits.dim() == 2:
@@ -115,7 +108,9 @@ class Trainer:
 
     def __init__(self, opt: options.Options, device: torch.device) -> None:
         self.opt, self.device, self.epoch, self.step = opt, device, 0, 0
-        self.dtype = pick_precision(opt.precision, device)
+        if opt.precision == "auto":  # from now on the run's own, wherever it goes on
+            opt.precision = "bf16" if faster_in_bf16(device) else "fp32"
+        self.dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[opt.precision]
         self.model = build(opt.arch).to(device, memory_format=torch.channels_last)
         self.average = AveragedModel(self.model, multi_avg_fn=moving_average(opt.ema))
         self.optimizer = torch.optim.AdamW(
