@@ -22,6 +22,7 @@ EVEN = 1.15  # times as bright beside its paper in one channel as in another, at
 AROUND = 0.75  # of its surroundings, at least, are that much fainter: a room has a bright corner beside it
 CONVEX = 0.85  # of its hull, at least, is bright: the rest is fingers, and writing at its edge
 SAME = 0.7  # of the union of two places, at least, is in both: a sheet that a hand has moved since the last frame
+ALIKE = 0.99  # of the union of two places is in both: they are one
 FAINTER = 0.8  # of its brightness, at most, has what is around it
 SHADOW = 0.35, 1.25  # of its brightness that a shadow leaves at least, and the most that this differs between channels
 NOISY = 4  # of 255: where three quarters of all neighbours differ by that, noise has a deviation of 9: smoothed
@@ -237,7 +238,7 @@ def find_sheets(page: np.ndarray, known: np.ndarray | None = None) -> list[tuple
     small = fill_dark(small, min(small.shape[:2]) // 13)  # without what is written
     best: list[float] = [0.0, 0.0]  # how far the sheets stand out: what is surely one, and what may be in the light
     sheets: list[np.ndarray | None] = [None, None]
-    for at_most, inside in sorted(_bright_places(small, known), key=lambda place: -place[0]):
+    for at_most, inside in _different(sorted(_bright_places(small, known), key=lambda place: -place[0])):
         if at_most <= min(best):
             break
         paper, rim, fainter = _beside(small, inside)
@@ -280,6 +281,17 @@ def _bright_places(small: np.ndarray, known: np.ndarray | None) -> list[tuple[fl
                 if convex >= CONVEX:
                     places.append((convex**6 * share**0.25, inside))
     return places
+
+
+def _different(places: list[tuple[float, np.ndarray]]) -> list[tuple[float, np.ndarray]]:
+    """`_bright_places` without those that cover the same as one before them: a sheet's hull is that at many levels."""
+    kept: list[tuple[float, np.ndarray, int]] = []
+    for at_most, inside in places:
+        area = cv2.countNonZero(inside)
+        alike = (other for _, other, its in kept if ALIKE * max(its, area) < min(its, area))
+        if not any(_overlap(inside, other) > ALIKE for other in alike):
+            kept.append((at_most, inside, area))
+    return [(at_most, inside) for at_most, inside, _ in kept]
 
 
 def _overlap(first: np.ndarray, second: np.ndarray) -> float:
