@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import http.client
 import os
+import pickle
 import re
+import subprocess
 import sys
 import threading
 import time
@@ -24,6 +26,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+import finder
+from segmentation import Found
 from utils import IMAGE_SUFFIXES, UserError, read_image
 
 WIDTH, HEIGHT = 640, 480  # asked of a camera: more pixels cost time and say nothing more about a page of digits
@@ -38,20 +42,21 @@ BACK_ENDS = {  # the operating system's own first: its errors are quick and it o
     "darwin": (cv2.CAP_AVFOUNDATION, cv2.CAP_ANY),
     "win32": (cv2.CAP_DSHOW, cv2.CAP_MSMF, cv2.CAP_ANY),  # DirectShow opens in an instant, Media Foundation in many
 }
-TURNS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
 
 
 @dataclass(frozen=True)
 class Frame:
     """A picture (H x W x 3 BGR uint8), its number in the source, when it came (perf_counter) and its time in seconds.
 
-    `time` counts from the first frame: by the clock for a camera, by the frame rate for a file.
+    `time` counts from the first frame: by the clock for a camera, by the frame rate for a file. `found`: its digits,
+    where they are known.
     """
 
     image: np.ndarray
     number: int
     came: float
     time: float
+    found: Found | None = None
 
 
 def without_password(source: str) -> str:
@@ -72,6 +77,8 @@ def silence_opencv() -> None:
 class Video:
     """A camera, a video file or a stream through OpenCV."""
 
+    broken = 0
+
     def __init__(self, capture: cv2.VideoCapture, live: bool, name: str) -> None:
         self.capture, self.live, self.name = capture, live, name
         fps = capture.get(cv2.CAP_PROP_FPS)
@@ -86,11 +93,44 @@ class Video:
         self.capture.release()
 
 
+class Ahead:
+    """A video file whose pictures come with the digits that a process of its own (finder.py) has found in them."""
+
+    live = False
+
+    def __init__(self, video: Video, file: str, mirror: bool, rotate: int) -> None:
+        """video: the file opened, which it is known by. mirror, rotate: as of finder.upright."""
+        self.fps, self.name = video.fps, video.name
+        video.close()
+        self.found: Found | None = None  # in the picture read last
+        self.broken = 0
+        # Ctrl-C is for the one who reads.
+        apart = {"start_new_session": True, "creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)}
+        command = [sys.executable, finder.__file__, file, str(int(mirror)), str(rotate)]
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, **apart)
+
+    def read(self) -> np.ndarray | None:
+        """The next picture."""
+        try:
+            image, self.found = pickle.load(self.process.stdout)
+        except (EOFError, pickle.UnpicklingError):
+            print("error: the process that finds the digits was ended (is the memory full?)", file=sys.stderr)
+            self.broken += 1
+            return None
+        return image
+
+    def close(self) -> None:
+        """Let it go."""
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+
+
 class MotionJpeg:
     """An HTTP stream of JPEGs, as phones send it, without OpenCV: that squeezes a turned phone's frames into the first
     frame's shape, and says of an address that is refused only that it doesn't open."""
 
-    live, fps = True, 30.0
+    live, fps, broken = True, 30.0, 0
 
     def __init__(self, response: http.client.HTTPResponse, name: str) -> None:
         self.response, self.name = response, name
@@ -236,11 +276,23 @@ def _open_camera(index: int) -> Video:
 class Capture:
     """Frames of a source, read in a thread. A lost camera or stream is opened again, until `retry` seconds pass."""
 
-    def __init__(self, source: str, paced: bool = False, retry: float = 0.0, mirror: bool = False, rotate: int = 0):
-        """paced: hand over a file's frames at its own rate. rotate: degrees clockwise. UserError: doesn't open."""
-        self._where, self._retry, self._mirror, self._rotate = source, retry, mirror, rotate
-        self._source = source = open_source(source)
-        self.source = source  # as first opened
+    def __init__(
+        self,
+        source: str,
+        paced: bool = False,
+        retry: float = 0.0,
+        mirror: bool = False,
+        rotate: int = 0,
+        ahead: bool = False,
+    ) -> None:
+        """paced: hand over a file's frames at its own rate. rotate: degrees clockwise. ahead: of a video file find the
+        digits as well. UserError: doesn't open.
+        """
+        self._where, self._retry, self._turned = source, retry, {"mirror": mirror, "rotate": rotate}
+        self._source = open_source(source)
+        if ahead and isinstance(self._source, Video) and os.path.isfile(source) and not self._source.live:
+            self._source, self._turned = Ahead(self._source, source, **self._turned), {}
+        self.source = self._source  # as first opened
         self.name, self.live, self.fps = self._source.name, self._source.live, self._source.fps
         self._paced = paced and not self.live
         self.frames = self.dropped = self.losses = 0
@@ -300,7 +352,7 @@ class Capture:
                 if self._paced:
                     start = max(start, now - self.frames / self.fps)  # late: go on from here, don't hurry
                     self._keep_pace(start, now)
-                self._hand_over(self._upright(image), start)
+                self._hand_over(finder.upright(image, **self._turned), start)
         finally:
             if self._source:
                 self._source.close()
@@ -326,11 +378,6 @@ class Capture:
         except UserError:
             self._source = None  # tried again after the next wait
 
-    def _upright(self, image: np.ndarray) -> np.ndarray:
-        if self._rotate:
-            image = cv2.rotate(image, TURNS[self._rotate])
-        return cv2.flip(image, 1) if self._mirror else image
-
     def _hand_over(self, image: np.ndarray, start: float) -> None:
         with self._changed:
             if not self.live:
@@ -338,6 +385,6 @@ class Capture:
             self._last = now = time.perf_counter()
             self.dropped += self.live and self._frame is not None
             seconds = now - start if self.live else self.frames / self.fps
-            self._frame = Frame(image, self.frames, now, seconds)
+            self._frame = Frame(image, self.frames, now, seconds, getattr(self._source, "found", None))
             self.frames += 1
             self._changed.notify_all()

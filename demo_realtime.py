@@ -45,8 +45,6 @@ from viewer import Broadcast, Recorder, Window, draw_features, draw_help, draw_p
 TITLE = "LeNet-5 reads - h: keys, q: end"
 PATIENCE = 0.5  # of a frame's period: how long a picture waits for its own reading before it is shown with the last one
 SILENT = 2.0  # seconds without a frame after which the picture says so
-# Grey levels: a picture (in cells of a 40th) that varies less, or is darker, shows no writing: a covered lens.
-FLAT = 12
 RED = 60, 60, 255
 KEYS = {
     "q": "Esc, q  end",
@@ -69,12 +67,6 @@ class LiveReading:
     stages: dict = field(default_factory=dict)
 
 
-def is_blank(image: np.ndarray) -> bool:
-    """Whether a picture is too flat or dark to show any writing: it costs 0.1 ms to see that a lens is covered."""
-    small = cv2.resize(image[::2], (40, 40), interpolation=cv2.INTER_AREA)  # half of the rows show as much
-    return int(small.max()) - int(small.min()) < FLAT
-
-
 class LiveReader:
     """Reads frames one at a time: in a thread of its own for those who look, or at once."""
 
@@ -89,10 +81,7 @@ class LiveReader:
 
     def read(self, frame: Frame, stages: dict | None = None) -> LiveReading:
         """Read a frame; `stages` is filled with what the segmentation made."""
-        if is_blank(frame.image):
-            reading = Reading(frame.image.shape[1], frame.image.shape[0], ())
-        else:
-            reading = self.recognizer.read(frame.image, stages=stages)
+        reading = self.recognizer.read(frame.image, stages=stages, found=frame.found)
         if self.tracker:
             reading = self.tracker.update(reading, frame.time)
         return LiveReading(frame, reading, stages or {})
@@ -344,7 +333,7 @@ def check_files(opt: options.Options) -> None:
 
 
 def demo_realtime(opt: options.Options) -> int:
-    """Read live as the options say; 1 where slides were broken.
+    """Read live as the options say; 1 where not all of a folder or video could be read.
 
     UserError: source, screen, checkpoint, files that can't be written, lost camera.
     """
@@ -358,7 +347,8 @@ def demo_realtime(opt: options.Options) -> int:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     recognizer = Recognizer(options.weights_paths(opt)[0], opt.device, remember=True, strings=opt.strings)
-    capture = Capture(opt.source, not opt.headless, opt.retry, opt.mirror, opt.rotate)
+    # A video that nobody looks at is read as fast as two processors can.
+    capture = Capture(opt.source, not opt.headless, opt.retry, opt.mirror, opt.rotate, ahead=opt.headless)
     live = Live(opt, capture, recognizer)
     started = time.perf_counter()
     try:
@@ -367,7 +357,7 @@ def demo_realtime(opt: options.Options) -> int:
     finally:
         live.close()
         print(live.summary(time.perf_counter() - started))
-    return int(live.still and capture.source.broken > 0)
+    return int(capture.source.broken > 0)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

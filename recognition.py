@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from finder import AFRESH, SELDOM, Finder
 from LeNet_5 import DIGITS, NOT_A_DIGIT, NOTHING, LeNet_5_Strings, spelled, string_losses
 from options import DEFAULT_STRINGS
 from segmentation import PATCH, Found, find, patches
@@ -78,8 +79,6 @@ CAUTION = 2.3  # times that "not a digit" counts for likelier than it is: a fals
 # digit misread on a page that moves slowly would stay misread.
 ALIKE = 3.0
 PAIRS = 1 << 24  # pairs of patches: comparing more takes longer than reading them, and hundreds of megabytes
-AFRESH = 30  # live pictures for which what was found out about sheet and doubts counts; then it is found out anew
-SELDOM = 8  # as AFRESH, where a sheet of paper was looked for in vain, or a doubt remained
 NONE = 0.97  # probability: what is no digit with it is no doubt
 # Of what is much weaker than other ink, at least, is surely digits, without 1s: of what shines through the paper, or is
 # left of boxes, less is.
@@ -166,7 +165,7 @@ class Recognizer:
         self.pictures = 0  # that were read
         # Centres of digits in doubt that were looked at again, and what was made of them.
         self.looked_at = np.zeros((0, 2)), np.zeros((0, DIGITS + 1), np.float32)
-        self.sheet: np.ndarray | None = None  # on which the last picture's digits were found
+        self.finder = Finder()  # of live pictures' digits
         self.knows_others = self.model.outputs > DIGITS
 
     @property
@@ -299,24 +298,27 @@ class Recognizer:
         if self.now:
             self.memory, self.now = tuple(map(np.concatenate, zip(*self.now))), []
         if self.pictures % AFRESH == 0:
-            self.looked_at, self.sheet = tuple(n[:0] for n in self.looked_at), None
+            self.looked_at = tuple(n[:0] for n in self.looked_at)
         elif self.pictures % SELDOM == 0:
             beliefs = self.looked_at[1]  # a doubt that remains may be resolved otherwise
             settled = (likeliest(beliefs)[1] >= SURE) | (beliefs[:, NOT_A_DIGIT] >= NONE)
             self.looked_at = tuple(n[settled] for n in self.looked_at)
-            if self.sheet is not None and not self.sheet.size:
-                self.sheet = None
         self.pictures += 1
 
-    def read(self, image: np.ndarray, single: bool = False, stages: dict | None = None) -> Reading:
+    def read(
+        self, image: np.ndarray, single: bool = False, stages: dict | None = None, found: Found | None = None
+    ) -> Reading:
         """Read an upright picture: H x W x 3 BGR or H x W grey, uint8.
 
-        single: the whole picture is one digit. stages: filled with what every stage made, for --debug.
+        single: the whole picture is one digit. stages: filled with what every stage made, for --debug. found: what a
+        `Finder` has found in it.
         """
+        height, width = image.shape[:2]
+        if found is None:
+            found = self.finder.find(image, stages) if self.remember else find(image, single, stages)
+        if found is None:
+            return Reading(width, height, ())
         self._forget()
-        found = find(image, single, stages, sheet=self.sheet)
-        if self.remember and (found.sheet is not None or (self.sheet is not None and self.sheet.size)):
-            self.sheet = found.sheet
         found, beliefs = self._read(found)
         if self.knows_others and not single:  # else nothing could tell a wrong cut
             found, beliefs = self._look_again(image, found, beliefs, stages)
@@ -335,5 +337,4 @@ class Recognizer:
             number = lines.setdefault(int(line), len(lines))
             places[number] = places.get(number, -1) + 1
             digits.append(Digit(int(digit), float(confidence), box, number, places[number]))
-        height, width = image.shape[:2]
         return Reading(width, height, tuple(digits), tuple(rejected))

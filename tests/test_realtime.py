@@ -31,7 +31,8 @@ from conftest import ROOT, assert_one_line_error, start, wait_for
 import demo_realtime
 import options
 import recognition
-from capture import Capture, open_source, without_password
+from capture import Ahead, Capture, open_source, without_password
+from finder import is_blank
 from options import DEFAULT_WEIGHTS
 from utils import UserError, read_image, write_image
 from viewer import Recorder
@@ -358,6 +359,25 @@ def test_a_file_s_frames_come_all_and_in_order(video):
     assert not capture.live and capture.fps == 25
 
 
+def test_what_is_found_ahead_is_what_would_be_found_at_once(tmp_path):
+    """A page on a table that is moved, a covered lens, a camera that hangs upside down."""
+    page = cv2.copyMakeBorder(read_image(FRAME), 60, 60, 80, 80, cv2.BORDER_CONSTANT, value=(62, 70, 74))
+    pictures = [np.roll(page, 2 * k, axis=1) for k in range(10)]
+    pictures[6][:] = 0
+    writer = cv2.VideoWriter(str(tmp_path / "moved.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 25, page.shape[1::-1])
+    for picture in pictures:
+        writer.write(cv2.flip(picture, 0))  # what --rotate 180 and --mirror make upright
+    writer.release()
+    readings = []
+    for ahead in (True, False):
+        reader = recognition.Recognizer(DEFAULT_WEIGHTS, "cpu", remember=True)
+        with contextlib.closing(Capture(str(tmp_path / "moved.avi"), mirror=True, rotate=180, ahead=ahead)) as capture:
+            readings.append([reader.read(frame.image, found=frame.found) for frame in capture])
+            assert ahead == isinstance(capture.source, Ahead)
+    assert readings[0] == readings[1]
+    assert [len(reading.digits) > 15 for reading in readings[0]] == [k != 6 for k in range(10)]
+
+
 def test_a_file_in_a_window_keeps_its_own_pace(video):
     capture = Capture(str(video), paced=True)
     came = [frame.came for frame in capture]
@@ -436,8 +456,8 @@ def test_each_slide_is_read_for_itself(tmp_path, script):
 @pytest.mark.parametrize("size", [(480, 640), (1, 1), (1, 900)])
 def test_a_covered_lens_is_known(size):
     noise = np.random.default_rng(0).normal(20, 8, (*size, 3)).clip(0, 255).astype(np.uint8)
-    assert demo_realtime.is_blank(np.zeros((*size, 3), np.uint8))
-    assert size[0] == 1 or (demo_realtime.is_blank(noise) and not demo_realtime.is_blank(read_image(FRAME)))
+    assert is_blank(np.zeros((*size, 3), np.uint8))
+    assert size[0] == 1 or (is_blank(noise) and not is_blank(read_image(FRAME)))
 
 
 def test_mirror_and_rotate(tmp_path):
@@ -716,6 +736,23 @@ def test_a_browser_sees_the_picture_and_the_lines(video, tmp_path):
             process.send_signal(signal.SIGINT)
             _, errors = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in errors, errors
+
+
+def test_what_was_read_is_kept_when_the_process_that_finds_is_killed(tmp_path):
+    write_video(tmp_path / "long.avi", 3000)
+    log = tmp_path / "l.jsonl"
+    source = ("--source", tmp_path / "long.avi", "--headless", "--json", log)
+    process = start(sys.executable, ROOT / "demo_realtime.py", *source)
+    wait_for(lambda: log.exists() and log.read_text().count("\n") >= 40)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    if not children.exists():
+        process.kill()
+        pytest.skip("needs Linux to know which process it is")
+    os.kill(int(children.read_text().split()[0]), signal.SIGKILL)
+    output, errors = process.communicate(timeout=60)
+    rows = [json.loads(line)["frame"] for line in log.read_text().splitlines()]
+    assert process.returncode == 1 and errors.startswith("error: ") and errors.count("\n") == 1, errors
+    assert 40 <= len(rows) < 3000 and rows == list(range(len(rows))) and f"{len(rows)} frames in" in output
 
 
 def test_what_is_recorded_survives_ctrl_c_and_a_kill(tmp_path):

@@ -15,8 +15,9 @@ import options
 import pages
 import paper
 import touching
+from finder import AFRESH
 from parts import whole
-from recognition import AFRESH, Recognizer
+from recognition import Recognizer
 from segmentation import GREY, PATCH, SEEN, STRIP, find, patches, strip
 
 
