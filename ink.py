@@ -22,7 +22,6 @@ EVEN = 1.15  # times as bright beside its paper in one channel as in another, at
 AROUND = 0.75  # of its surroundings, at least, are that much fainter: a room has a bright corner beside it
 CONVEX = 0.85  # of its hull, at least, is bright: the rest is fingers, and writing at its edge
 SAME = 0.7  # of the union of two places, at least, is in both: a sheet that a hand has moved since the last frame
-ALIKE = 0.99  # of the union of two places is in both: they are one
 FAINTER = 0.8  # of its brightness, at most, has what is around it
 SHADOW = 0.35, 1.25  # of its brightness that a shadow leaves at least, and the most that this differs between channels
 NOISY = 4  # of 255: where three quarters of all neighbours differ by that, noise has a deviation of 9: smoothed
@@ -236,12 +235,13 @@ def find_sheets(page: np.ndarray, known: np.ndarray | None = None) -> list[tuple
     if known is not None and known.shape != small.shape[:2]:  # the camera was turned
         return []
     small = fill_dark(small, min(small.shape[:2]) // 13)  # without what is written
+    colours = small.reshape(-1, 3).T.copy()
     best: list[float] = [0.0, 0.0]  # how far the sheets stand out: what is surely one, and what may be in the light
     sheets: list[np.ndarray | None] = [None, None]
-    for at_most, inside in _different(sorted(_bright_places(small, known), key=lambda place: -place[0])):
+    for at_most, inside in sorted(_bright_places(small, known), key=lambda place: -place[0]):
         if at_most <= min(best):
             break
-        paper, rim, fainter = _beside(small, inside)
+        paper, rim, fainter = _beside(colours, inside)
         least = fainter.min(axis=0)
         if not len(least):
             continue
@@ -251,6 +251,8 @@ def find_sheets(page: np.ndarray, known: np.ndarray | None = None) -> list[tuple
             continue
         even = np.mean(rim.max(axis=0) < EVEN * rim.min(axis=0))
         stands_out = at_most * even * (1 - most) * paper.min() / max(1.0, paper.max())
+        if stands_out <= min(best):
+            continue
         shadow = (least > SHADOW[0]) & (fainter.max(axis=0) < SHADOW[1] * least)
         for lit in (False, True):
             if stands_out > best[lit] and (lit or shadow.mean() < 0.15):
@@ -263,7 +265,8 @@ def _bright_places(small: np.ndarray, known: np.ndarray | None) -> list[tuple[fl
 
     known: as of `find_sheets`.
     """
-    places: list[tuple[float, np.ndarray]] = []
+    masks: dict[bytes, np.ndarray | None] = {}  # of each hull, for a sheet's is the same at many levels
+    best: dict[bytes, float] = {}
     # White is brighter than a table in each channel, a colour in one; but of a room's colours each is bright in some.
     for level in (*cv2.split(small), _dark(small, False)):
         if np.ptp(level) < FLAT:
@@ -275,23 +278,14 @@ def _bright_places(small: np.ndarray, known: np.ndarray | None) -> list[tuple[fl
                 share = cv2.contourArea(hull) / level.size
                 if not SHEET[0] < share < SHEET[1]:
                     continue
-                inside = cv2.fillConvexPoly(np.zeros_like(level), hull, 1)
-                same = 1.0 if known is None else _overlap(inside, known)
-                convex = cv2.mean(bright, inside)[0] if same >= SAME else 0.0
+                key = hull.tobytes()
+                if key not in masks:
+                    inside = cv2.fillConvexPoly(np.zeros_like(level), hull, 1)
+                    masks[key] = inside if known is None or _overlap(inside, known) >= SAME else None
+                convex = 0.0 if masks[key] is None else cv2.mean(bright, masks[key])[0]
                 if convex >= CONVEX:
-                    places.append((convex**6 * share**0.25, inside))
-    return places
-
-
-def _different(places: list[tuple[float, np.ndarray]]) -> list[tuple[float, np.ndarray]]:
-    """`_bright_places` without those that cover the same as one before them: a sheet's hull is that at many levels."""
-    kept: list[tuple[float, np.ndarray, int]] = []
-    for at_most, inside in places:
-        area = cv2.countNonZero(inside)
-        alike = (other for _, other, its in kept if ALIKE * max(its, area) < min(its, area))
-        if not any(_overlap(inside, other) > ALIKE for other in alike):
-            kept.append((at_most, inside, area))
-    return [(at_most, inside) for at_most, inside, _ in kept]
+                    best[key] = max(best.get(key, 0.0), convex**6 * share**0.25)
+    return [(at_most, masks[key]) for key, at_most in best.items()]
 
 
 def _overlap(first: np.ndarray, second: np.ndarray) -> float:
@@ -300,19 +294,20 @@ def _overlap(first: np.ndarray, second: np.ndarray) -> float:
     return both / max(1, cv2.countNonZero(first) + cv2.countNonZero(second) - both)
 
 
-def _beside(picture: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _beside(colours: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The median colour just inside a mask (0 or 1), 3 floats; and how bright places beside it are.
 
-    Just inside 3 x M and just outside 3 x N, 1 = as bright as that. None where there is nothing.
+    colours: of all pixels, 3 x h*w uint8. Just inside 3 x M and just outside 3 x N, 1 = as bright as that median. None
+    where there is nothing.
     """
     rim = cv2.subtract(inside, cv2.erode(inside, NEXT, iterations=3))
     near = cv2.dilate(inside, NEXT)
     around = cv2.subtract(cv2.dilate(near, NEXT, iterations=3), near)
-    colours = picture.reshape(-1, 3)
-    just_inside, just_outside = (colours[np.flatnonzero(mask.view(bool))].T.copy() for mask in (rim, around))
+    just_inside, just_outside = (colours.take(np.flatnonzero(mask.view(bool)), axis=1) for mask in (rim, around))
     if not just_inside.size:
         return np.zeros(3), np.zeros((3, 0)), np.zeros((3, 0))
-    paper = np.median(just_inside, axis=1)
+    ranks = [(just_inside.shape[1] - 1) // 2, just_inside.shape[1] // 2]  # np.median takes three times as long
+    paper = np.partition(just_inside, ranks, axis=1)[:, ranks].mean(axis=1)
     return paper, just_inside / np.maximum(1, paper)[:, None], just_outside / np.maximum(1, paper)[:, None]
 
 
