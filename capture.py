@@ -72,12 +72,13 @@ def silence_opencv() -> None:
 
 
 # ---- sources: read() gives the next picture, or None when there is none (any more) ----------------------------------
+# `found`: the digits in that picture, where they are known. `broken`: how much of the source could not be read.
 
 
 class Video:
     """A camera, a video file or a stream through OpenCV."""
 
-    broken = 0
+    broken, found = 0, None
 
     def __init__(self, capture: cv2.VideoCapture, live: bool, name: str) -> None:
         self.capture, self.live, self.name = capture, live, name
@@ -96,14 +97,13 @@ class Video:
 class Ahead:
     """A video file whose pictures come with the digits that a process of its own (finder.py) has found in them."""
 
-    live = False
+    live, broken = False, 0
 
     def __init__(self, video: Video, file: str, mirror: bool, rotate: int) -> None:
         """video: the file opened, which it is known by. mirror, rotate: as of finder.upright."""
         self.fps, self.name = video.fps, video.name
         video.close()
         self.found: Found | None = None  # in the picture read last
-        self.broken = 0
         # Ctrl-C is for the one who reads.
         apart = {"start_new_session": True, "creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)}
         command = [sys.executable, finder.__file__, file, str(int(mirror)), str(rotate)]
@@ -130,7 +130,7 @@ class MotionJpeg:
     """An HTTP stream of JPEGs, as phones send it, without OpenCV: that squeezes a turned phone's frames into the first
     frame's shape, and says of an address that is refused only that it doesn't open."""
 
-    live, fps, broken = True, 30.0, 0
+    live, fps, broken, found = True, 30.0, 0, None
 
     def __init__(self, response: http.client.HTTPResponse, name: str) -> None:
         self.response, self.name = response, name
@@ -167,7 +167,7 @@ class MotionJpeg:
 class Slides:
     """The pictures of a folder, in the order of their names; those that can't be read are passed over, and said."""
 
-    live, fps = False, 1 / SLIDE
+    live, fps, found = False, 1 / SLIDE, None
 
     def __init__(self, folder: Path) -> None:
         try:
@@ -385,6 +385,6 @@ class Capture:
             self._last = now = time.perf_counter()
             self.dropped += self.live and self._frame is not None
             seconds = now - start if self.live else self.frames / self.fps
-            self._frame = Frame(image, self.frames, now, seconds, getattr(self._source, "found", None))
+            self._frame = Frame(image, self.frames, now, seconds, self._source.found)
             self.frames += 1
             self._changed.notify_all()

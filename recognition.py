@@ -315,7 +315,8 @@ class Recognizer:
         """
         height, width = image.shape[:2]
         if found is None:
-            found = self.finder.find(image, stages) if self.remember else find(image, single, stages)
+            live = self.remember and not single
+            found = self.finder.find(image, stages) if live else find(image, single, stages)
         if found is None:
             return Reading(width, height, ())
         self._forget()
