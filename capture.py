@@ -65,12 +65,6 @@ def without_password(source: str) -> str:
     return re.sub(SECRET, r"\1***", re.sub(user, "", source))
 
 
-def silence_opencv() -> None:
-    """Turn off OpenCV's own messages: they are many lines for a source that fails, and show a URL's password."""
-    os.environ["OPENCV_FFMPEG_LOGLEVEL"] = "-8"
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-
-
 # ---- sources: read() gives the next picture, or None when there is none (any more) ----------------------------------
 # `found`: the digits in that picture, where they are known. `broken`: how much of the source could not be read.
 
@@ -290,7 +284,7 @@ class Capture:
         """
         self._where, self._retry, self._turned = source, retry, {"mirror": mirror, "rotate": rotate}
         self._source = open_source(source)
-        if ahead and isinstance(self._source, Video) and os.path.isfile(source) and not self._source.live:
+        if ahead and os.path.isfile(source) and not self._source.live:
             self._source, self._turned = Ahead(self._source, source, **self._turned), {}
         self.source = self._source  # as first opened
         self.name, self.live, self.fps = self._source.name, self._source.live, self._source.fps

@@ -26,7 +26,8 @@ import numpy as np
 import torch
 
 import options
-from capture import Capture, Frame, Slides, silence_opencv
+from capture import Capture, Frame, Slides
+from finder import silence_opencv
 from recognition import Reading, Recognizer
 from segmentation import Segments, contact_sheet
 from tracking import Tracker

@@ -7,6 +7,7 @@ its own, `python finder.py` (capture.Ahead): of two threads one would wait for t
 from __future__ import annotations
 
 import contextlib
+import os
 import pickle
 import signal
 import sys
@@ -22,6 +23,12 @@ SELDOM = 8  # as AFRESH, where a sheet of paper was looked for in vain, or a dou
 # Grey levels: a picture (in cells of a 40th) that varies less, or is darker, shows no writing: a covered lens.
 DARK = 12
 TURNS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
+
+
+def silence_opencv() -> None:
+    """Turn off OpenCV's own messages: they are many lines for a source that fails, and show a URL's password."""
+    os.environ["OPENCV_FFMPEG_LOGLEVEL"] = "-8"
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 def is_blank(image: np.ndarray) -> bool:
@@ -69,7 +76,7 @@ def main() -> int:
     Arguments: the file; mirror, 0 or 1, and rotate, as of `upright`.
     """
     cv2.setNumThreads(1)
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    silence_opencv()
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # when nobody listens any more, end and say nothing
     video, finder = cv2.VideoCapture(sys.argv[1]), Finder()
