@@ -112,8 +112,8 @@ def find(
     sheet = coarse.sheet if coarse else sheet
     if sheet is not None and sheet.size:
         page = shrink(image, 4)
-        for moved, _ in find_sheets(page, sheet)[-1:]:
-            found = _on_sheet(image, page, moved, single, stages, coarse)
+        for hull in [sheet] if coarse else [moved for moved, _ in find_sheets(page, sheet)[-1:]]:
+            found = _on_sheet(image, page, hull, single, stages, coarse)
             if found.digits and stages["share"] > CLEARLY:
                 return found
     return _find(image, single, stages, coarse, whole=True, vain=sheet is not None and not sheet.size)
