@@ -224,21 +224,24 @@ def uneven(background: np.ndarray) -> bool:
 def find_sheets(page: np.ndarray, known: np.ndarray | None = None) -> list[tuple[np.ndarray, bool]]:
     """Sheets of paper that may lie on something darker or be held before it: none, one or two, the surer first.
 
-    Of each its hull in a small picture of the page (h x w uint8, 1 inside), and whether it may as well be paper in the
-    light with a shadow beside it. Of all that is brighter than some level it is what is the most nearly convex, the
+    Of each its hull in a small picture of the page (h x w uint8: 0 outside, 2 where it is bright, 1 elsewhere in it, be
+    that fingers, a shadow, or the room beside it), and whether it may as well be paper in the light with a shadow
+    beside it. Of all that is brighter than some level it is what is the most nearly convex, the
     largest, and stands out the most; the second one is where that may be a shadow's doing, and the first where not.
     known: a sheet of the picture before; then only where that may be now.
     """
     height, width = page.shape[:2]
     step = max(1.0, min(height, width) / 120)
     small = _smaller(page, (round(width / step), round(height / step)))
-    if known is not None and known.shape != small.shape[:2]:  # the camera was turned
-        return []
+    if known is not None:
+        if known.shape != small.shape[:2]:  # the camera was turned
+            return []
+        known = cv2.min(known, 1)
     small = fill_dark(small, min(small.shape[:2]) // 13)  # without what is written
     colours = small.reshape(-1, 3).T.copy()
     best: list[float] = [0.0, 0.0]  # how far the sheets stand out: what is surely one, and what may be in the light
     sheets: list[np.ndarray | None] = [None, None]
-    for at_most, inside in sorted(_bright_places(small, known), key=lambda place: -place[0]):
+    for at_most, inside, outline in sorted(_bright_places(small, known), key=lambda place: -place[0]):
         if at_most <= min(best):
             break
         paper, rim, fainter = _beside(colours, inside)
@@ -256,17 +259,18 @@ def find_sheets(page: np.ndarray, known: np.ndarray | None = None) -> list[tuple
         shadow = (least > SHADOW[0]) & (fainter.max(axis=0) < SHADOW[1] * least)
         for lit in (False, True):
             if stands_out > best[lit] and (lit or shadow.mean() < 0.15):
-                best[lit], sheets[lit] = stands_out, inside
-    return [(s, bool(lit)) for lit, s in enumerate(sheets) if s is not None and not (lit and s is sheets[0])]
+                best[lit], sheets[lit] = stands_out, cv2.drawContours(inside.copy(), [outline], -1, 2, cv2.FILLED)
+    return [(s, bool(lit)) for lit, s in enumerate(sheets) if s is not None and not (lit and best[0] == best[1])]
 
 
-def _bright_places(small: np.ndarray, known: np.ndarray | None) -> list[tuple[float, np.ndarray]]:
-    """The hulls (h x w uint8, 1 inside) of what is brighter than some level, and how far each stands out at most.
+def _bright_places(small: np.ndarray, known: np.ndarray | None) -> list[tuple[float, np.ndarray, np.ndarray]]:
+    """The hulls (h x w uint8, 1 inside) of what is brighter than some level, how far each stands out at most (first),
+    and its contour then (last).
 
     known: as of `find_sheets`.
     """
     masks: dict[bytes, np.ndarray | None] = {}  # of each hull, for a sheet's is the same at many levels
-    best: dict[bytes, float] = {}
+    best: dict[bytes, tuple[float, np.ndarray]] = {}
     # White is brighter than a table in each channel, a colour in one; but of a room's colours each is bright in some.
     for level in (*cv2.split(small), _dark(small, False)):
         if np.ptp(level) < FLAT:
@@ -284,8 +288,9 @@ def _bright_places(small: np.ndarray, known: np.ndarray | None) -> list[tuple[fl
                     masks[key] = inside if known is None or _overlap(inside, known) >= SAME else None
                 convex = 0.0 if masks[key] is None else cv2.mean(bright, masks[key])[0]
                 if convex >= CONVEX:
-                    best[key] = max(best.get(key, 0.0), convex**6 * share**0.25)
-    return [(at_most, masks[key]) for key, at_most in best.items()]
+                    at_most = convex**6 * share**0.25
+                    best[key] = max(best.get(key, (0.0, contour)), (at_most, contour), key=lambda one: one[0])
+    return [(at_most, masks[key], contour) for key, (at_most, contour) in best.items()]
 
 
 def _overlap(first: np.ndarray, second: np.ndarray) -> float:
@@ -322,7 +327,7 @@ def alone(page: np.ndarray, sheet: np.ndarray) -> tuple[np.ndarray, tuple[int, i
     corner = round(x0 * across), round(y0 * down)
     page = page[corner[1] : round(y1 * down), corner[0] : round(x1 * across)].copy()
     # Its very edge is neither paper nor table.
-    sheet = cv2.erode(sheet, NEXT, iterations=2, borderType=cv2.BORDER_REPLICATE)[y0:y1, x0:x1]
+    sheet = cv2.erode(cv2.min(sheet, 1), NEXT, iterations=2, borderType=cv2.BORDER_REPLICATE)[y0:y1, x0:x1]
     size = page.shape[1::-1]
     paper = fill_dark(_smaller(page, sheet.shape[::-1]), 9)
     _, nearest = cv2.distanceTransformWithLabels(1 - sheet, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)

@@ -32,6 +32,8 @@ GREY = 90  # of 255: ink beside a piece, which it was cut from
 STRIP, SEEN = 22, 36  # pixels that a string is high in a strip of PATCH, and paper in its length: what a column sees
 PATCH, BOX = 28, 20  # MNIST: the digit fitted into 20 x 20, its centre of mass in the middle of 28 x 28
 SAME_LINE = 0.4  # heights: digits of two pens that lie no farther apart stand in one text line
+RIM = 3  # pixels of its small picture: no nearer to its hull's edge a sheet is surely paper
+BESIDE = 0.25  # of a digit's ink, at least, lies beside its sheet where it is none
 THICK = 2.5  # pixels: strokes that a mask keeps whole; MNIST's are 2 to 4 pixels in a patch
 CLEAR = 3.0  # pixels: what thinner ones of a small picture are enlarged to
 
@@ -232,7 +234,24 @@ def _on_sheet(
     found = _find(picture, single, stages, coarse, whole=False)
     scale = page.shape[1] / image.shape[1]
     place = corner[0] / scale, corner[1] / scale
-    return replace(found, size=image.shape[1::-1], scale=found.scale * scale, corner=place, sheet=sheet)
+    found = replace(found, size=image.shape[1::-1], scale=found.scale * scale, corner=place, sheet=sheet)
+    found = found.take(np.flatnonzero(_on_paper(found)))
+    stages["digits"] = found.digits
+    return found
+
+
+def _on_paper(found: Found) -> np.ndarray:
+    """N bool: which digits are written on their sheet, and are not what is seen between it and the edge of its hull."""
+    inner = cv2.erode(found.sheet, NEXT, iterations=RIM, borderType=cv2.BORDER_REPLICATE)
+    scale = np.array(found.sheet.shape[::-1] * 2) / (found.size * 2)
+    on_paper = np.ones(len(found.digits), bool)
+    for i, (x, y, w, h) in enumerate((found.boxes(found.digits) * scale).tolist()):
+        place = slice(int(y), math.ceil(y + h)), slice(int(x), math.ceil(x + w))
+        if not inner[place].all():
+            dark = found.sheet[place] < 2
+            ink = cv2.resize(found.digits[i].mask, dark.shape[::-1], interpolation=cv2.INTER_AREA)
+            on_paper[i] = ink[dark].sum() < BESIDE * ink.sum()
+    return on_paper
 
 
 # Rows and columns

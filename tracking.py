@@ -19,11 +19,13 @@ from recognition import Digit, Reading, centres
 SIGHTINGS, AGE = 3, 0.25  # sightings and seconds until a box is taken for a digit: glints and half digits come and go
 HYSTERESIS = 1.2  # times the votes of a label that another one needs to take its place
 STAY = 0.7  # of the least confidence: a digit shown is rejected below that only, or doubtful ones would flicker
-MEMORY = 1.0  # seconds in which votes fade to 1/e: a shadow's edge needs half a second to pass a digit
+MEMORY = 1.0  # seconds in which sightings fade to 1/e: a shadow's edge needs half a second to pass a digit
+LABEL_MEMORY = 1.5  # and votes on what a digit is: of a doubt that tilts with the page most of a second may be wrong
 BRIDGE = 1.0  # seconds for which a digit that isn't found is kept, while most others of the page are
 BRIDGE_ALL = 0.3  # seconds for which it is kept when they are not: a blurred moment, or the page has gone
 PRESENT = 0.5  # of the frames of late, at least, a digit is found in: a sheet's edge is one now and then
 REACH = 0.6  # of a digit's height: how far from its expected place it is still the same (neighbours are 0.8 apart)
+INSIDE = 0.5  # of a box, at least, lies in that of the same digit whose strokes came apart, or are whole again
 FARTHEST = 30  # grid cells of 0.3 digit heights: a hand moves a page no farther from one frame to the next
 FORGOTTEN = 0.05  # a count of followers that no longer counts
 
@@ -40,6 +42,7 @@ class Track:
     accepted: bool = False  # whether it is shown as a digit, not rejected
     sightings: int = 0
     weight: float = 0.0  # fading number of sightings
+    voted: float = 0.0  # the same, fading as votes do
     watched: float = 0.0  # and of the frames since it was first found
     votes: list[float] = field(default_factory=lambda: [0.0] * 10)  # fading sum of confidences (ten: faster than numpy)
     followers: dict[Track, float] = field(default_factory=dict)  # fading number of times each stood next in the line
@@ -48,6 +51,7 @@ class Track:
         """Count a sighting."""
         self.sightings += 1
         self.weight += 1
+        self.voted += 1
         self.votes[reading.digit] += reading.confidence
         most = max(self.votes)
         if self.digit < 0 or most > HYSTERESIS * self.votes[self.digit]:
@@ -66,12 +70,12 @@ class Track:
     @property
     def certainty(self) -> float:
         """0..1: the mean confidence of all readings, whatever they said: low for what is no digit."""
-        return sum(self.votes) / max(self.weight, 1e-9)
+        return sum(self.votes) / max(self.voted, 1e-9)
 
     @property
     def confidence(self) -> float:
         """0..1: the label's mean confidence, frames that read another digit counting as 0."""
-        return self.votes[self.digit] / max(self.weight, 1e-9)
+        return self.votes[self.digit] / max(self.voted, 1e-9)
 
 
 class Tracker:
@@ -93,9 +97,9 @@ class Tracker:
         boxes = np.array([digit.box for digit in reading.digits], float).reshape(-1, 4)
         labels = np.array([digit.digit for digit in reading.digits], int)
         old = list(self.tracks)
-        keep = math.exp(-max(0.0, time - self.time) / MEMORY)
+        keep, keep_votes = (math.exp(-max(0.0, time - self.time) / memory) for memory in (MEMORY, LABEL_MEMORY))
         for track in self.tracks:
-            track.votes = [keep * n for n in track.votes]
+            track.votes, track.voted = [keep_votes * n for n in track.votes], keep_votes * track.voted
             track.weight, track.watched = keep * track.weight, keep * track.watched
             track.followers = {t: keep * n for t, n in track.followers.items() if n > FORGOTTEN}
         found = self._match(boxes, labels)
@@ -132,6 +136,12 @@ class Tracker:
             shift = _common_shift(moved, np.median(height), read[:, None] == labels[None])
             distance = np.linalg.norm(moved - shift, axis=2) / height
             distance += 1.5 * np.abs(np.log(old[:, None, 3] / boxes[None, :, 3]))  # 1.5 times as high is another thing
+            first = old[:, None, :2] + shift
+            last = np.minimum(first + old[:, None, 2:], boxes[:, :2] + boxes[:, 2:])
+            shared = (last - np.maximum(first, boxes[:, :2])).clip(0).prod(axis=2)
+            inside = shared > INSIDE * np.minimum(old[:, 2:].prod(axis=1)[:, None], boxes[:, 2:].prod(axis=1))
+            inside &= read[:, None] == labels
+            distance[inside] = np.minimum(distance[inside], REACH)
             taken = set()
             for flat in np.argsort(distance, axis=None):
                 i, j = divmod(int(flat), len(boxes))

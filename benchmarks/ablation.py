@@ -62,6 +62,7 @@ def no_noise(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 STAGES = {  # what is switched off: where, which name, what stands in for it
     "nothing": (),
     "sheets before something else": (segmentation, "find_sheets", lambda page, known=None: []),
+    "what is seen beside a sheet": (segmentation, "_on_paper", lambda found: np.ones(len(found.digits), bool)),
     "polarity by votes (mean grey instead)": (ink, "_bright_on_dark", lambda grey: grey.mean() < 128),
     "colour (grey instead of the darkest channel)": (ink, "_dark", colourless),
     "background divided out": (parts, "fill_dark", evenly_lit),

@@ -131,6 +131,28 @@ def test_a_digit_near_the_least_confidence_does_not_flicker():
     assert np.count_nonzero(np.diff(shown)) <= 1
 
 
+def test_a_digit_whose_bar_comes_off_is_still_one():
+    """A 5, half as wide and three quarters as high for some frames, then whole again."""
+    whole = reading(missing={(2, 5)}, extra=(Digit(5, 0.99, (325, 280, 54, 44), 2, 5),))
+    bare = reading(missing={(2, 5)}, extra=(Digit(5, 0.99, (325, 290, 27, 32), 2, 5),))
+    apart = np.random.default_rng(0).random(200) < 0.5
+    lines = after(Tracker(0.5), [whole] * 10 + [bare if one else whole for one in apart])
+    assert all(one == ["157922", "486413", "300985"] for one in lines)
+
+
+def test_a_digit_that_is_read_wrong_for_most_of_a_second_keeps_its_label():
+    """Where it is in doubt how the page is held decides: wrong for 0.8 of each 3 seconds."""
+    frames = [reading(instead={(1, 3): 9} if k % 90 >= 66 else None) for k in range(360)]
+    assert all(one == PAGE for one in after(Tracker(0.5), frames))
+
+
+def test_a_digit_that_is_written_anew_is_shown_within_two_seconds():
+    tracker = Tracker(0.5)
+    after(tracker, [reading()] * 300)
+    lines = after(tracker, [reading(instead={(1, 3): 9})] * 60, start=10.0)
+    assert lines[-1] == ["157922", "486913", "300987"]
+
+
 def test_hundreds_of_digits_and_none():
     tracker = Tracker(0.5)
     many = ["0123456789" * 3] * 12
