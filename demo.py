@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 
 import cv2
 import numpy as np
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 import options
@@ -166,6 +167,7 @@ def demo(opt: options.Options) -> int:
     check_output(opt.output, opt.debug, pictures)
     for folder in filter(None, (opt.output, opt.debug)):
         prepare_folder(folder)
+    threadpool_limits(1, "blas")  # numpy's products are small: its second thread would wait, and busily
     recognizer = Recognizer(options.weights_paths(opt)[0], opt.device, opt.min_confidence, strings=opt.strings)
     images: list[dict] = []
     unwritten: list[UserError] = []

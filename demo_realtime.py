@@ -24,6 +24,7 @@ from typing import TextIO
 import cv2
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 
 import options
 from capture import Capture, Frame, Slides
@@ -347,6 +348,7 @@ def demo_realtime(opt: options.Options) -> int:
     # Batches are small and three threads share the processor: a second one for the network would only be waited for.
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
+    threadpool_limits(1, "blas")  # numpy's second thread waits busily
     recognizer = Recognizer(options.weights_paths(opt)[0], opt.device, remember=True, strings=opt.strings)
     # A video that nobody looks at is read as fast as two processors can.
     capture = Capture(opt.source, not opt.headless, opt.retry, opt.mirror, opt.rotate, ahead=opt.headless)

@@ -11,10 +11,12 @@ import os
 import pickle
 import signal
 import sys
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from segmentation import Found, find
 
@@ -22,6 +24,7 @@ AFRESH = 30  # live pictures for which what was found out about sheet and doubts
 SELDOM = 8  # as AFRESH, where a sheet of paper was looked for in vain, or a doubt remained
 # Grey levels: a picture (in cells of a 40th) that varies less, or is darker, shows no writing: a covered lens.
 DARK = 12
+WAITING = 8  # pictures of a video that may wait for the one who reads: some take long to find, and others to read
 TURNS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
 
 
@@ -76,6 +79,7 @@ def main() -> int:
     Arguments: the file; mirror, 0 or 1, and rotate, as of `upright`.
     """
     cv2.setNumThreads(1)
+    threadpool_limits(1, "blas")
     silence_opencv()
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # when nobody listens any more, end and say nothing
@@ -83,13 +87,13 @@ def main() -> int:
     mirror, rotate = map(int, sys.argv[2:])
     # Aside: decoding takes long, and who listens may be late.
     with contextlib.suppress(OSError), ThreadPoolExecutor(1) as decoder, ThreadPoolExecutor(1) as sender:
-        coming, going = decoder.submit(video.read), sender.submit(sys.stdout.buffer.flush)
+        coming, going = decoder.submit(video.read), deque()
         while (image := coming.result()[1]) is not None:
             coming = decoder.submit(video.read)
             image = upright(image, bool(mirror), rotate)
-            found = finder.find(image)
-            going.result()
-            going = sender.submit(_put_out, image, found)
+            going.append(sender.submit(_put_out, image, finder.find(image)))
+            if len(going) > WAITING:
+                going.popleft().result()
         sender.submit(_put_out, None, None)
     return 0
 

@@ -26,6 +26,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 import paper
@@ -607,6 +608,7 @@ def _begin(images: np.ndarray, labels: np.ndarray) -> None:
     _source = images, labels
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     cv2.setNumThreads(1)  # the other processors have processes of their own
+    threadpool_limits(1, "blas")
 
 
 def _cut_chunk(task: tuple[Callable[..., Patches], range, int]) -> Patches:
