@@ -24,7 +24,7 @@ AFRESH = 30  # live pictures for which what was found out about sheet and doubts
 SELDOM = 8  # as AFRESH, where a sheet of paper was looked for in vain, or a doubt remained
 # Grey levels: a picture (in cells of a 40th) that varies less, or is darker, shows no writing: a covered lens.
 DARK = 12
-WAITING = 8  # pictures of a video that may wait for the one who reads: some take long to find, and others to read
+WAITING = 4  # pictures of a video that may wait for the one who reads: some take long to find, and others to read
 TURNS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
 
 
