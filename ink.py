@@ -226,9 +226,9 @@ def find_sheets(page: np.ndarray, known: np.ndarray | None = None) -> list[tuple
 
     Of each its hull in a small picture of the page (h x w uint8: 0 outside, 2 where it is bright, 1 elsewhere in it, be
     that fingers, a shadow, or the room beside it), and whether it may as well be paper in the light with a shadow
-    beside it. Of all that is brighter than some level it is what is the most nearly convex, the
-    largest, and stands out the most; the second one is where that may be a shadow's doing, and the first where not.
-    known: a sheet of the picture before; then only where that may be now.
+    beside it. Of all that is brighter than some level it is what is the most nearly convex, the largest, and stands out
+    the most; the second one is where that may be a shadow's doing, and the first where not. known: a sheet of the
+    picture before; then only where that may be now.
     """
     height, width = page.shape[:2]
     step = max(1.0, min(height, width) / 120)
@@ -257,10 +257,11 @@ def find_sheets(page: np.ndarray, known: np.ndarray | None = None) -> list[tuple
         if stands_out <= min(best):
             continue
         shadow = (least > SHADOW[0]) & (fainter.max(axis=0) < SHADOW[1] * least)
+        sheet = cv2.drawContours(inside.copy(), [outline], -1, 2, cv2.FILLED)
         for lit in (False, True):
             if stands_out > best[lit] and (lit or shadow.mean() < 0.15):
-                best[lit], sheets[lit] = stands_out, cv2.drawContours(inside.copy(), [outline], -1, 2, cv2.FILLED)
-    return [(s, bool(lit)) for lit, s in enumerate(sheets) if s is not None and not (lit and best[0] == best[1])]
+                best[lit], sheets[lit] = stands_out, sheet
+    return [(s, bool(lit)) for lit, s in enumerate(sheets) if s is not None and not (lit and s is sheets[0])]
 
 
 def _bright_places(small: np.ndarray, known: np.ndarray | None) -> list[tuple[float, np.ndarray, np.ndarray]]:
@@ -289,7 +290,8 @@ def _bright_places(small: np.ndarray, known: np.ndarray | None) -> list[tuple[fl
                 convex = 0.0 if masks[key] is None else cv2.mean(bright, masks[key])[0]
                 if convex >= CONVEX:
                     at_most = convex**6 * share**0.25
-                    best[key] = max(best.get(key, (0.0, contour)), (at_most, contour), key=lambda one: one[0])
+                    if key not in best or at_most > best[key][0]:
+                        best[key] = at_most, contour
     return [(at_most, masks[key], contour) for key, (at_most, contour) in best.items()]
 
 

@@ -77,7 +77,7 @@ def pick_device(name: str = "auto") -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device).cpu()  # "meta" holds nothing
-    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
+    except (RuntimeError, AssertionError, ImportError) as error:
         reason = str(error).splitlines()[0].split(". ")[0]
         raise UserError(f"device {name!r} can't be used ({reason}); say --device cpu, or leave --device out") from error
     return device

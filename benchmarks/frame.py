@@ -23,6 +23,7 @@ import cv2
 import numpy as np
 import torch
 from test_scenes import laid, room
+from threadpoolctl import threadpool_limits
 
 import mnist
 import options
@@ -86,6 +87,7 @@ def main(argv: list[str] | None = None) -> int:
     def body() -> None:
         cv2.setNumThreads(opt.threads)
         torch.set_num_threads(opt.threads)
+        threadpool_limits(1, "blas")  # as in the demos
         recognizer = Recognizer(opt.weights, "cpu")
         versions = f"opencv {cv2.__version__}, torch {torch.__version__}, numpy {np.__version__}"
         print(f"{versions}, {platform.machine()}, {opt.threads} threads\n")

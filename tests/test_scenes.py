@@ -458,13 +458,18 @@ def test_an_empty_sheet_on_a_desk_says_nothing(reader):
     assert false <= 2
 
 
+def in_marker(rng: Rng) -> Page:
+    """Two lines of digits that no training sees, on a sheet for a camera."""
+    rows = mnist.sample_indices()
+    lines = [paper.pick(rng, *(part[rows] for part in DIGITS), text) for text in ("157922", "413086")]
+    return paper.write_lines(rng, lines, paper.sheet(rng, (640, 480)), height=70, pen=paper.PENS["marker"])
+
+
 @pytest.mark.parametrize("seed", [2, 15, 22, 28])
 def test_what_lies_between_a_sheet_and_something_bright_is_not_read(seed, reader):
     """In a room with a shadow across it a sheet's outline takes in a corner of what is beside it."""
     rng = np.random.default_rng(seed)
-    rows = mnist.sample_indices()
-    lines = [paper.pick(rng, *(part[rows] for part in DIGITS), text) for text in ("157922", "413086")]
-    page = paper.write_lines(rng, lines, paper.sheet(rng, (640, 480)), height=70, pen=paper.PENS["marker"])
+    page = in_marker(rng)
     matrix = paper.turned((640, 480), rng.uniform(-10, 10), (0, 0), 0.72, tuple(rng.uniform(-0.05, 0.05, 2)))
     picture = paper.view(page, matrix, (640, 480), room(rng, (640, 480))).picture
     x = rng.uniform(0.2, 0.6)
@@ -477,9 +482,7 @@ def test_what_lies_between_a_sheet_and_something_bright_is_not_read(seed, reader
 def test_live_a_sheet_that_is_moved_is_followed(seed, monkeypatch):
     """Before a room everything else is looked at in the first picture only."""
     rng = np.random.default_rng(seed)
-    rows = mnist.sample_indices()
-    lines = [paper.pick(rng, *(part[rows] for part in DIGITS), text) for text in ("157922", "413086")]
-    page = paper.write_lines(rng, lines, paper.sheet(rng, (640, 480)), height=70, pen=paper.PENS["marker"])
+    page = in_marker(rng)
     around, asked = room(rng, (640, 480)), []
     look = segmentation._find_on_sheet
     monkeypatch.setattr(segmentation, "_find_on_sheet", lambda *a: asked.append(1) or look(*a))
