@@ -18,10 +18,11 @@ import cv2
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from parts import CLEARLY
 from segmentation import Found, find
 
 AFRESH = 30  # live pictures for which what was found out about sheet and doubts counts; then it is found out anew
-SELDOM = 8  # as AFRESH, where a sheet of paper was looked for in vain, or a doubt remained
+SELDOM = 8  # as AFRESH, where a sheet of paper was looked for in vain, or a doubt remained; and whether ink is bright
 # Grey levels: a picture (in cells of a 40th) that varies less, or is darker, shows no writing: a covered lens.
 DARK = 12
 WAITING = 4  # pictures of a video that may wait for the one who reads: some take long to find, and others to read
@@ -53,16 +54,21 @@ class Finder:
     def __init__(self) -> None:
         self.pictures = 0  # that showed anything
         self.sheet: np.ndarray | None = None  # of paper, on which the last picture's digits were found
+        self.bright_strokes: bool | None = None  # whether its strokes were, if it was clearly writing
 
     def find(self, image: np.ndarray, stages: dict | None = None) -> Found | None:
         """As segmentation.find; where a sheet of paper was is looked first. None of a picture that shows nothing."""
-        if is_blank(image):
+        if self.pictures % SELDOM == 0:
+            self.bright_strokes = None  # of another picture, taken for strokes, they might look like writing as well
+        if self.bright_strokes is None and is_blank(image):  # after writing comes writing
             return None
+        stages = {} if stages is None else stages
         in_vain = self.sheet is not None and not self.sheet.size
         if self.pictures % AFRESH == 0 or (in_vain and self.pictures % SELDOM == 0):
             self.sheet, in_vain = None, False
         self.pictures += 1
-        found = find(image, stages=stages, sheet=self.sheet)
+        found = find(image, stages=stages, sheet=self.sheet, bright_strokes=self.bright_strokes)
+        self.bright_strokes = stages["bright strokes"] if stages.get("share", 0.0) > CLEARLY else None
         if not in_vain or found.sheet is not None:
             self.sheet = found.sheet
         return found

@@ -70,12 +70,12 @@ def darkness(page: np.ndarray, bright_strokes: bool | None) -> tuple[np.ndarray,
     """
     height, width = page.shape[:2]
     step = max(1.0, min(height, width) / 120)
-    small = _smaller(page, (round(width / step), round(height / step)))
+    size = round(width / step), round(height / step)
     if bright_strokes is None:
-        bright_strokes = _bright_on_dark(cv2.cvtColor(small, cv2.COLOR_BGR2GRAY))
+        bright_strokes = _bright_on_dark(cv2.cvtColor(_smaller(page, size), cv2.COLOR_BGR2GRAY))
     dark = _dark(page, bright_strokes)
     half = cv2.resize(dark, ((width + 1) // 2, (height + 1) // 2), interpolation=cv2.INTER_AREA)
-    bound = _stroke_bound(_dark(small, bright_strokes))
+    bound = _stroke_bound(_smaller(half if step >= 2 else dark, size))
     return dark, half, max(3, round(bound * step)), bright_strokes  # in `half` twice the bound: crossings are wider
 
 
@@ -120,7 +120,8 @@ def _floor(ink: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         [some[y : y + side, x : x + side].ravel() for x in range(0, width - side + 1, 8)]
         for y in range(0, height - side + 1, 8)
     ]
-    quarter, half = np.sort(regions)[..., [side * side // 4, side * side // 2]].astype(np.float32).transpose(2, 0, 1)
+    ranks = [side * side // 4, side * side // 2]
+    quarter, half = np.partition(regions, ranks)[..., ranks].astype(np.float32).transpose(2, 0, 1)
     most = PAPER + BLOT * (255 - PAPER)
     quarter, half = np.minimum(quarter, most), np.minimum(half, most)
     noise = np.minimum((half - quarter) / 0.6745, NOISIEST)  # the quartile of a normal distribution
@@ -287,7 +288,9 @@ def _bright_places(small: np.ndarray, known: np.ndarray | None) -> list[tuple[fl
                 if key not in masks:
                     inside = cv2.fillConvexPoly(np.zeros_like(level), hull, 1)
                     masks[key] = inside if known is None or _overlap(inside, known) >= SAME else None
-                convex = 0.0 if masks[key] is None else cv2.mean(bright, masks[key])[0]
+                if masks[key] is None:
+                    continue
+                convex = cv2.countNonZero(cv2.bitwise_and(bright, masks[key])) / cv2.countNonZero(masks[key])
                 if convex >= CONVEX:
                     at_most = convex**6 * share**0.25
                     if key not in best or at_most > best[key][0]:

@@ -32,7 +32,7 @@ COLOURFUL = 40  # of 255: how far a colour's channels are apart, at least
 FAINT = 0.75  # of the strength of all ink: writing that weak beside its rulings is looked for without them
 STRONG = 0.5  # times as much of a part is strong ink as of any other: of less, it may be another pen's
 WEAKEST = 0.2  # of the strength of all ink: weaker is no second pen but what shines through the paper
-WEAK_AREA = 5.0  # squares of the pen's thickness: less ink is no second pen's
+WEAK_AREA = 3.0  # squares of the pen's thickness: less ink, but for single pixels, is no second pen's
 PAIRS = 1 << 22  # of strong and weak components: comparing more takes hundreds of megabytes, and is noise or print
 BENT = 1.25  # times as long as its box's diagonal is a stroke that is no straight line, and no corner
 SLIM = 3.0  # strokes: no digit is shorter; the thickest of MNIST's has 3.9, a small and blurred one 3
@@ -221,7 +221,8 @@ def _by_weaker_pen(ink: np.ndarray, floor: np.ndarray, found: Connected, pen: fl
     typical = weighted_median(boxes[:, 3], boxes[:, 2])
     edges = 2 * math.ceil(found.thickness) + 1
     rest = cv2.subtract(ink, cv2.dilate(found.pixels(strong), np.ones((edges, edges), np.uint8)))
-    if cv2.countNonZero(cv2.compare(rest, floor, cv2.CMP_GT)) < WEAK_AREA * found.thickness**2:
+    some = cv2.erode(cv2.compare(rest, floor, cv2.CMP_GT), np.ones((2, 2), np.uint8))  # noise is single pixels
+    if cv2.countNonZero(some) < WEAK_AREA * found.thickness**2:
         return None
     _, mask, seeds, strength = _masks(rest, floor)
     if not WEAKEST * pen < strength < FAINT * pen:

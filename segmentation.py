@@ -98,13 +98,15 @@ def find(
     stages: dict | None = None,
     coarse: Found | None = None,
     sheet: np.ndarray | None = None,
+    bright_strokes: bool | None = None,
 ) -> Found:
     """Find the handwritten digits of a picture.
 
     image: H x W x 3 BGR (a fourth channel is ignored) or H x W grey, uint8. single: the whole picture is one digit.
     stages: a dictionary that is filled with what every stage made, for `contact_sheet`. coarse: what was found before;
     now spare no pixels. sheet: on which sheet of paper something was found in a picture before this one; there it is
-    looked for first. An empty one: there was none, and one is only looked for where it has to be.
+    looked for first. An empty one: there was none, and one is only looked for where it has to be. bright_strokes:
+    whether they were then; None to find out.
     Never raises for a uint8 picture: one without digits, however small or odd, gives none.
     """
     stages = {} if stages is None else stages
@@ -115,14 +117,21 @@ def find(
     if sheet is not None and sheet.size:
         page = shrink(image, 4)
         for hull in [sheet] if coarse else [moved for moved, _ in find_sheets(page, sheet)[-1:]]:
-            found = _on_sheet(image, page, hull, single, stages, coarse)
+            found = _on_sheet(image, page, hull, single, stages, coarse, bright_strokes)
             if found.digits and stages["share"] > CLEARLY:
                 return found
-    return _find(image, single, stages, coarse, whole=True, vain=sheet is not None and not sheet.size)
+        bright_strokes = None  # of the sheet, not of all
+    return _find(image, single, stages, coarse, True, sheet is not None and not sheet.size, bright_strokes)
 
 
 def _find(
-    image: np.ndarray, single: bool, stages: dict, coarse: Found | None, whole: bool, vain: bool = False
+    image: np.ndarray,
+    single: bool,
+    stages: dict,
+    coarse: Found | None,
+    whole: bool,
+    vain: bool = False,
+    bright_strokes: bool | None = None,
 ) -> Found:
     """As `find`; whole: where the picture seems not to be all paper, a sheet of it is looked for. Else it is one.
 
@@ -130,11 +139,11 @@ def _find(
     """
     sheets = whole and not (coarse and coarse.clean)  # closer up, noise makes the same paper less clean
     none: np.ndarray | None = None
-    bright_strokes = None  # found out once if that is clear: at another size the votes may be others
     # Of the working area: a pen that is thick enough mostly needs no more than a quarter, in half of the time.
     for part in (1.0,) if coarse or image.shape[0] * image.shape[1] <= WORK_AREA / 8 else (0.25, 1.0):
         page = shrink(image, part)
         ink, parts = find_strokes(page, stages, bright_strokes)
+        # Found out once if that is clear: at another size the votes may be others.
         bright_strokes = stages["bright strokes"] if stages["share"] > CLEARLY else None
         if sheets and _may_be_on_sheet(stages, len(parts), vain):
             if found := _find_on_sheet(image, single, stages, coarse, len(parts)):
@@ -227,11 +236,17 @@ def _find_on_sheet(image: np.ndarray, single: bool, stages: dict, coarse: Found 
 
 
 def _on_sheet(
-    image: np.ndarray, page: np.ndarray, sheet: np.ndarray, single: bool, stages: dict, coarse: Found | None
+    image: np.ndarray,
+    page: np.ndarray,
+    sheet: np.ndarray,
+    single: bool,
+    stages: dict,
+    coarse: Found | None,
+    bright_strokes: bool | None = None,
 ) -> Found:
-    """What is found on a sheet of the page, which is the picture made smaller. single, stages, coarse: as of `find`."""
+    """What is found on a sheet of the page, which is the picture made smaller. The others: as of `find`."""
     picture, corner = alone(page, sheet)
-    found = _find(picture, single, stages, coarse, whole=False)
+    found = _find(picture, single, stages, coarse, whole=False, bright_strokes=bright_strokes)
     scale = page.shape[1] / image.shape[1]
     place = corner[0] / scale, corner[1] / scale
     found = replace(found, size=image.shape[1::-1], scale=found.scale * scale, corner=place, sheet=sheet)

@@ -32,7 +32,7 @@ import demo_realtime
 import options
 import recognition
 from capture import Ahead, Capture, open_source, without_password
-from finder import is_blank
+from finder import SELDOM, Finder, is_blank
 from options import DEFAULT_WEIGHTS
 from utils import UserError, read_image, write_image
 from viewer import Recorder
@@ -458,6 +458,19 @@ def test_a_covered_lens_is_known(size):
     noise = np.random.default_rng(0).normal(20, 8, (*size, 3)).clip(0, 255).astype(np.uint8)
     assert is_blank(np.zeros((*size, 3), np.uint8))
     assert size[0] == 1 or (is_blank(noise) and not is_blank(read_image(FRAME)))
+
+
+def test_what_follows_another_page_is_found_as_if_it_came_first():
+    """Of live pictures it is remembered whether their strokes are bright, and that they show anything."""
+    page, finder = read_image(FRAME), Finder()
+    board = cv2.bitwise_not(page)
+    for picture in (page, board, page, board):
+        found = [finder.find(picture) for _ in range(SELDOM)][-1]  # a quarter of a second
+        anew = Finder().find(picture)
+        assert np.array_equal(found.boxes(found.digits), anew.boxes(anew.digits)) and len(anew.digits) == 18
+    finder.find(np.zeros_like(page))
+    assert finder.find(np.zeros_like(page)) is None
+    assert len(finder.find(page).digits) == 18
 
 
 def test_mirror_and_rotate(tmp_path):
