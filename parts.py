@@ -449,7 +449,7 @@ def _levelled(across: np.ndarray, along: np.ndarray, size: tuple[int, int]) -> t
 
     def sharpest(tilts: np.ndarray, fans: np.ndarray) -> tuple[float, float]:
         best, steep = (-1, 0.0, 0.0), tilts.astype(np.float32)[:, None]
-        for fan in fans:  # all at once is slower: megabytes
+        for fan in fans.astype(np.float32):  # all at once is slower: megabytes
             halved = 0.5 / (1 + fan * x)  # rows of two pixels
             places = (y * halved - steep * (x * halved)).astype(np.int32)
             places -= places.min() - 1
