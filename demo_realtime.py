@@ -113,7 +113,7 @@ class Live:
         self.lines: list[str] | None = None
         self.begun = self.read = self.shown = 0
         self.latencies: deque[float] = deque(maxlen=1000)
-        self.times: deque[float] = deque(maxlen=30)  # when the last frames were shown
+        self.times: deque[float] = deque(maxlen=1000)  # when the last frames were shown
         self.picture: np.ndarray | None = None
 
     @property
@@ -237,7 +237,8 @@ class Live:
 
     def state(self) -> str:
         """Frame rate, latency and drops."""
-        rate = (len(self.times) - 1) / max(1e-9, self.times[-1] - self.times[0]) if len(self.times) > 1 else 0.0
+        times = list(self.times)[-30:]
+        rate = (len(times) - 1) / max(1e-9, times[-1] - times[0]) if len(times) > 1 else 0.0
         latency = 1000 * statistics.median(list(self.latencies)[-30:]) if self.latencies else 0.0
         text = f"{rate:.0f} frames/s  {latency:.0f} ms  {self.capture.dropped} dropped"
         return text + ("  recording" if self.recorder else "")
@@ -312,8 +313,10 @@ class Live:
 
     def summary(self, seconds: float) -> str:
         """What was done, in a line or two."""
-        text = f"{self.shown} frames in {seconds:.1f} s ({self.shown / max(seconds, 1e-9):.0f} a second)"
-        text += f", {self.read} read, {self.capture.dropped} dropped"
+        text = f"{self.shown} frames in {seconds:.1f} s ({self.shown / max(seconds, 1e-9):.0f} a second"
+        if len(self.times) > 1:  # without the start, and what takes long now and then
+            text += f", median {1 / max(1e-9, np.median(np.diff(self.times))):.0f}"
+        text += f"), {self.read} read, {self.capture.dropped} dropped"
         if self.capture.losses:
             text += f", source lost {self.capture.losses} times"
         if self.latencies:

@@ -159,9 +159,10 @@ class Recognizer:
                 raise UserError(f"{strings} reads single digits, not strings; give it as --weights")
         if self.device.type == "cpu" and faster_in_bf16(self.device):
             self.model.to(torch.bfloat16)  # about as many of MNIST's test digits are misread
-        for layer in self.model.modules():
-            if isinstance(layer, nn.Linear):  # of a page's patches takes half of the time with columns side by side
-                layer.weight.data = layer.weight.data.t().contiguous().t()
+        else:
+            for layer in self.model.modules():
+                if isinstance(layer, nn.Linear):  # of a page's patches takes half of the time by columns
+                    layer.weight.data = layer.weight.data.t().contiguous().t()
         self.min_confidence, self.remember = min_confidence, remember
         # The last picture's patches, flat, and what they were read as; one that no patch is like to begin with.
         self.memory = np.full((1, PATCH * PATCH), 1e6, np.float32), np.zeros((1, DIGITS + 1), np.float32)

@@ -114,14 +114,15 @@ def find(
         blank = np.zeros((1, 1), np.uint8)
         return Found(image.shape[1::-1], 1.0, (0.0, 0.0), blank, blank, [], np.zeros(0, np.int32), np.zeros(0))
     sheet = coarse.sheet if coarse else sheet
-    if sheet is not None and sheet.size:
+    vain = sheet is not None and not sheet.size
+    if sheet is not None and not vain:
         page = shrink(image, 4)
         for hull in [sheet] if coarse else [moved for moved, _ in find_sheets(page, sheet)[-1:]]:
             found = _on_sheet(image, page, hull, single, stages, coarse, bright_strokes)
             if found.digits and stages["share"] > CLEARLY:
                 return found
         bright_strokes = None  # of the sheet, not of all
-    return _find(image, single, stages, coarse, True, sheet is not None and not sheet.size, bright_strokes)
+    return _find(image, single, stages, coarse, whole=True, vain=vain, bright_strokes=bright_strokes)
 
 
 def _find(
