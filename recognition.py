@@ -161,7 +161,7 @@ class Recognizer:
             self.model.to(torch.bfloat16)  # about as many of MNIST's test digits are misread
         else:
             for layer in self.model.modules():
-                if isinstance(layer, nn.Linear):  # of a page's patches takes half of the time by columns
+                if isinstance(layer, nn.Linear):  # by columns: half of the time for a page's patches
                     layer.weight.data = layer.weight.data.t().contiguous().t()
         self.min_confidence, self.remember = min_confidence, remember
         # The last picture's patches, flat, and what they were read as; one that no patch is like to begin with.
