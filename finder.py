@@ -58,13 +58,14 @@ class Finder:
 
     def find(self, image: np.ndarray, stages: dict | None = None) -> Found | None:
         """As segmentation.find; where a sheet of paper was is looked first. None of a picture that shows nothing."""
-        if self.pictures % SELDOM == 0:
+        seldom = self.pictures % SELDOM == 0
+        if seldom:
             self.bright_strokes = None  # of another picture, taken for strokes, they might look like writing as well
         if self.bright_strokes is None and is_blank(image):  # after writing comes writing
             return None
         stages = {} if stages is None else stages
         in_vain = self.sheet is not None and not self.sheet.size
-        if self.pictures % AFRESH == 0 or (in_vain and self.pictures % SELDOM == 0):
+        if self.pictures % AFRESH == 0 or (in_vain and seldom):
             self.sheet, in_vain = None, False
         self.pictures += 1
         found = find(image, stages=stages, sheet=self.sheet, bright_strokes=self.bright_strokes)

@@ -75,7 +75,7 @@ def darkness(page: np.ndarray, bright_strokes: bool | None) -> tuple[np.ndarray,
         bright_strokes = _bright_on_dark(cv2.cvtColor(_smaller(page, size), cv2.COLOR_BGR2GRAY))
     dark = _dark(page, bright_strokes)
     half = cv2.resize(dark, ((width + 1) // 2, (height + 1) // 2), interpolation=cv2.INTER_AREA)
-    bound = _stroke_bound(_smaller(half if step >= 2 else dark, size))
+    bound = _stroke_bound(_smaller(half if step >= 2 else dark, size))  # of a small page half is too small
     return dark, half, max(3, round(bound * step)), bright_strokes  # in `half` twice the bound: crossings are wider
 
 
