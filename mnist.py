@@ -23,7 +23,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from PIL import Image
@@ -35,7 +34,6 @@ from utils import UserError
 
 HERE = Path(__file__).parent / "data"
 DOWNLOADED = Path("data/mnist")  # where a download goes, and where it is looked for
-LIKENESSES, NEAREST = 4, 100  # of its class: how many an image is bent towards, and among how many
 ANSWER_WITHIN = 5.0  # seconds for a mirror to answer, all asked at once
 
 # The published MD5 sums of the decompressed files.
@@ -318,7 +316,6 @@ def augment(
     elastic: float = 0.0,
     thickness: float = 0.0,
     untouched: float = 0.0,
-    bend: Tensor | None = None,
 ) -> Tensor:
     """Vary each image of a batch a little, bicubic (bilinear blurs, and test images are sharp), paper (0) outside.
 
@@ -327,8 +324,7 @@ def augment(
     thicker or thinner by up to `thickness` pixels on each side. elastic: deviation in pixels of a smooth random
     displacement, drawn on a raster of 4 pixels instead of smoothed by a Gaussian of 4. P. Y. Simard, D. Steinkraus,
     J. C. Platt, "Best practices for convolutional neural networks applied to visual document analysis", ICDAR 2003,
-    section 2. bend: a displacement of each image's own on the same raster, in pixels, as `likenesses` makes them: from
-    none to all of it is added.
+    section 2.
     """
     n, (height, width), device = len(images), images.shape[-2:], images.device
     draw = torch.rand(n, 7, generator=generator).mul_(2).sub_(1).to(device)  # -1..1
@@ -346,12 +342,10 @@ def augment(
     )  # each 2 x N x 1 x 1: what a place's x, its y and 1 add to both coordinates
     across, down = (torch.linspace(1 / size - 1, 1 - 1 / size, size, device=device) for size in (width, height))
     grid = x * across + y * down[:, None] + one  # 2 x N x height x width; affine_grid takes five times as long
-    if elastic or bend is not None:
-        coarse = elastic * torch.randn(2, n, height // 4, width // 4, generator=generator).to(device)
-        if bend is not None:
-            coarse += bend.transpose(0, 1) * torch.rand(n, 1, 1, generator=generator).to(device)
+    if elastic:
+        coarse = torch.randn(2, n, height // 4, width // 4, generator=generator).to(device)
         to_rows, to_columns = _gaussians(height).to(device), _gaussians(width).to(device)
-        grid += to_rows @ coarse @ to_columns.T * unit.to(device, torch.float32)[:, None, None, None]
+        grid += to_rows @ coarse @ to_columns.T * (elastic * unit).to(device, torch.float32)[:, None, None, None]
     original = images
     images = functional.grid_sample(images, grid.permute(1, 2, 3, 0), mode="bicubic", align_corners=False).clamp(0, 1)
     if thickness:
@@ -362,41 +356,6 @@ def augment(
         stays = torch.rand(n, 1, 1, 1, generator=generator).to(device) < untouched
         images = torch.where(stays, original, images)
     return images
-
-
-def likenesses(digits: Digits, generator: torch.Generator) -> Tensor:
-    """N x LIKENESSES x 2 x 7 x 7: displacements (x and y, pixels, on augment's raster) towards others of a class.
-
-    Moved by one of them an image takes the shape of one of the NEAREST to it, but keeps its strokes: part of the way
-    there is a digit that somebody may write. S. Hauberg, O. Freifeld, A. B. L. Larsen, J. W. Fisher III, L. K. Hansen,
-    "Dreaming more data: class-dependent distributions over diffeomorphisms for learned data augmentation", AISTATS
-    2016; here with the optical flow of G. Farneback, "Two-frame motion estimation based on polynomial expansion", SCIA
-    2003.
-    """
-    images, labels = digits.images.cpu(), digits.labels.cpu()
-    rough = functional.avg_pool2d(images.unsqueeze(1).float(), 4, 2, 1).flatten(1)
-    others = torch.empty(len(images), LIKENESSES, dtype=torch.int64)
-    for label in labels.unique():
-        mine = (labels == label).nonzero()[:, 0]
-        near = min(NEAREST, len(mine))  # itself among them
-        for some in mine.split(1000):  # all at once would take a gigabyte for 16,000 images
-            nearest = mine[torch.cdist(rough[some], rough[mine]).topk(near, largest=False).indices]
-            others[some] = nearest.gather(1, torch.randint(near, (len(some), LIKENESSES), generator=generator))
-    large = [
-        cv2.GaussianBlur(cv2.resize(image, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC), (0, 0), 2)
-        for image in images.numpy()
-    ]
-    settings = (0.5, 2, 15, 3, 5, 1.1, cv2.OPTFLOW_FARNEBACK_GAUSSIAN)  # two scales, a window of 15 pixels, 3 rounds
-    onto_raster = torch.linalg.pinv(_gaussians(28))
-
-    def bends(place: int) -> Tensor:
-        flows = [cv2.calcOpticalFlowFarneback(large[other], large[place], None, *settings) for other in others[place]]
-        flow = functional.avg_pool2d(torch.from_numpy(np.stack(flows)).permute(0, 3, 1, 2), 2) / 2  # as large as images
-        return onto_raster @ flow @ onto_raster.T
-
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        rows = tqdm(pool.map(bends, range(len(large))), "likenesses", len(large), unit="image", leave=False)
-        return torch.stack(list(rows)).half()
 
 
 def _gaussians(size: int, sigma: float = 4.0) -> Tensor:

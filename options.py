@@ -22,7 +22,7 @@ RECIPES = {
     for arch, values in {
         "article": (6, "affine", 128, 3e-3, 0.5, 0.05, 0.995, 0, 1.0, "auto"),
         "1998": (20, "affine", 128, 3e-3, 0.8, 0.05, 0.995, 0, 1.0, "fp32"),
-        "modern": (60, "likeness", 128, 3e-3, 0.92, 0.05, 0.999, 0, 1.0, "auto"),
+        "modern": (60, "elastic", 128, 3e-3, 0.92, 0.05, 0.999, 0, 1.0, "auto"),
         "reader": (14, "elastic", 128, 3e-3, 0.93, 0.05, 0.999, 3000, 0.15, "auto"),
         "strings": (14, "strip", 64, 2e-3, 0.9, 0.0, 0.999, 4500, 0.15, "auto"),
     }.items()
@@ -231,10 +231,9 @@ def train_parser() -> Parser:
     )
     data.add_argument(
         "--augment",
-        choices=("affine", "elastic", "likeness", "strip", "none"),
+        choices=("affine", "elastic", "strip", "none"),
         help="how each batch is varied; affine: turned, scaled, moved; elastic: also slanted, bent, strokes thicker "
-        "and thinner; likeness: bent less, and towards others of its class as well, which are looked for first (about "
-        f"2 ms an image); strip: as affine, but turned less, and slanted {_recipes('augment')}",
+        f"and thinner; strip: as affine, but turned less, and slanted {_recipes('augment')}",
     )
     data.add_argument(
         "--pages",

@@ -46,7 +46,6 @@ from utils import (
 AUGMENT = {  # arguments of mnist.augment
     "affine": {},
     "elastic": {"shear": 0.15, "elastic": 0.8, "thickness": 0.5, "untouched": 0.3},
-    "likeness": {"shear": 0.15, "elastic": 0.5, "thickness": 0.5, "untouched": 0.3},
     "strip": {"degrees": 4, "shear": 0.2, "untouched": 0.4},
 }
 SUBSET_TIMES = 10  # as many epochs of the embedded subset, unless --epochs says so: one is a 15th of MNIST's
@@ -119,7 +118,6 @@ class Trainer:
         )
         self.random = torch.Generator().manual_seed(opt.seed)  # shuffling and augmentation: on the CPU, one for all
         self.losses: Tensor | None = None  # of each image when it was seen last
-        self.likenesses: Tensor | None = None  # of each image, when --augment likeness asks for them
 
     def choose(self, count: int) -> Tensor:
         """Which of so many images take part in the next epoch: what was read well when it was seen last seldom does.
@@ -136,15 +134,11 @@ class Trainer:
         odds = ((self.losses.cpu() - least) / EASY).clamp(self.opt.easy, 1)
         return (torch.rand(count, generator=self.random) < odds).nonzero()[:, 0]
 
-    def train_batch(self, digits: mnist.Digits, index: Tensor, rate: float) -> tuple[Tensor, Tensor]:
-        """One step on the digits at n places. Returns n losses and the number of hits, on the device."""
-        x, labels = to_input(digits.images[index]), digits.labels[index]
+    def train_batch(self, images: Tensor, labels: Tensor, rate: float) -> tuple[Tensor, Tensor]:
+        """One step on uint8 images n x 28 x 28 and labels n. Returns n losses and the number of hits, on the device."""
+        x = to_input(images)
         if self.opt.augment != "none":
-            bend = None
-            if self.likenesses is not None:
-                one = torch.randint(mnist.LIKENESSES, (len(index),), generator=self.random).to(self.device)
-                bend = self.likenesses[index, one].float()
-            x = mnist.augment(x, self.random, bend=bend, **AUGMENT[self.opt.augment])
+            x = mnist.augment(x, self.random, **AUGMENT[self.opt.augment])
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32):
             logits = self.model(x)
             losses = losses_of(logits, labels, self.opt.label_smoothing)
@@ -156,20 +150,17 @@ class Trainer:
         self.average.update_parameters(self.model)
         return losses.detach(), hits_of(logits.detach(), labels).sum()
 
-    def train_epoch(self, digits: mnist.Digits) -> tuple[float, float]:
+    def train_epoch(self, digits: mnist.Digits, most_steps: int | None = None) -> tuple[float, float]:
         """One pass over the digits. Returns mean loss and accuracy (0..1). UserError when training has failed."""
         self.model.train()
-        if self.opt.augment == "likeness" and self.likenesses is None:  # the run's own, on --resume as well
-            seeded = torch.Generator().manual_seed(self.opt.seed)
-            self.likenesses = mnist.likenesses(digits, seeded).to(self.device)
         chosen = self.choose(len(digits))
-        indices = list(mnist.batches(len(chosen), self.opt.batch_size, self.random))
+        indices = list(mnist.batches(len(chosen), self.opt.batch_size, self.random))[:most_steps]
         losses, hits = torch.zeros(2, device=self.device)
         bar = tqdm(indices, desc=f"epoch {self.epoch + 1}/{self.opt.epochs}", unit="batch", leave=False)
         for done, index in enumerate(bar, 1):
             rate = learning_rate(self.step, self.opt.batch_size, self.opt.lr, self.opt.lr_decay)
             index = chosen[index].to(self.device)
-            theirs, right = self.train_batch(digits, index, rate)
+            theirs, right = self.train_batch(digits.images[index], digits.labels[index], rate)
             self.losses[index] = theirs
             losses += theirs.mean()
             hits += right
@@ -323,8 +314,6 @@ def train(opt: options.Options, given: set[str]) -> None:
     print(opt.describe(options.train_parser()))
     if opt.arch == "strings" and not opt.pages:
         raise UserError("--arch strings learns from strings on pages alone: let --pages be 1 or more")
-    if opt.arch == "strings" and opt.augment == "likeness":
-        raise UserError("--augment likeness is for images of one digit each, not for strings; choose another")
     training, validation = mnist.split_validation(digits, opt.validation)
     if opt.pages:
         training = written(training, opt.pages, opt.seed, opt, PLAIN)
@@ -345,7 +334,7 @@ def train(opt: options.Options, given: set[str]) -> None:
     training, validation = training.to(device), validation.to(device)
 
     if opt.dry_run:
-        loss, _ = trainer.train_epoch(training.take(torch.arange(min(len(training), 3 * opt.batch_size))))
+        loss, _ = trainer.train_epoch(training, most_steps=3)
         predict(trainer.network, validation.images[:500])
         print(f"dry run: three steps (loss {loss:.2f}) and a validation batch went well; nothing is written")
         return

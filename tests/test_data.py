@@ -215,25 +215,6 @@ def test_augmentation_keeps_digits_digits_and_is_seeded():
     assert torch.equal(mnist.augment(x, torch.Generator(), 0, 0, 0).mul(255).round(), x.mul(255).round())
 
 
-def test_a_likeness_bends_a_digit_towards_another_of_its_class():
-    images, labels = mnist.load_subset()
-    place = np.concatenate([np.flatnonzero(labels == label)[:2] for label in (0, 2, 3, 5, 6, 8)])  # two of each
-    digits = mnist.Digits(torch.from_numpy(images[place]), torch.from_numpy(labels[place]).long(), "subset")
-    bends = mnist.likenesses(digits, torch.Generator().manual_seed(0)).float()
-    assert torch.equal(bends, mnist.likenesses(digits, torch.Generator().manual_seed(0)).float())
-    x = digits.images.unsqueeze(1).float() / 255
-    other = x.view(-1, 2, 28, 28).flip(1).reshape(x.shape)
-
-    def apart(y: torch.Tensor) -> torch.Tensor:
-        return (y - other).square().mean((1, 2, 3))
-
-    nearest = apart(x)
-    for seed in range(20):  # each a random part of the way, towards the other or itself
-        for bend in bends.unbind(1):
-            nearest = nearest.minimum(apart(mnist.augment(x, torch.Generator().manual_seed(seed), 0, 0, 0, bend=bend)))
-    assert (nearest / apart(x)).median() < 0.5
-
-
 def test_validation_is_the_same_for_every_run():
     images, labels = mnist.load_subset()
     digits = mnist.Digits(torch.from_numpy(images), torch.from_numpy(labels).long(), "subset")
