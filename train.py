@@ -150,11 +150,11 @@ class Trainer:
         self.average.update_parameters(self.model)
         return losses.detach(), hits_of(logits.detach(), labels).sum()
 
-    def train_epoch(self, digits: mnist.Digits, most_steps: int | None = None) -> tuple[float, float]:
+    def train_epoch(self, digits: mnist.Digits) -> tuple[float, float]:
         """One pass over the digits. Returns mean loss and accuracy (0..1). UserError when training has failed."""
         self.model.train()
         chosen = self.choose(len(digits))
-        indices = list(mnist.batches(len(chosen), self.opt.batch_size, self.random))[:most_steps]
+        indices = list(mnist.batches(len(chosen), self.opt.batch_size, self.random))
         losses, hits = torch.zeros(2, device=self.device)
         bar = tqdm(indices, desc=f"epoch {self.epoch + 1}/{self.opt.epochs}", unit="batch", leave=False)
         for done, index in enumerate(bar, 1):
@@ -334,7 +334,7 @@ def train(opt: options.Options, given: set[str]) -> None:
     training, validation = training.to(device), validation.to(device)
 
     if opt.dry_run:
-        loss, _ = trainer.train_epoch(training, most_steps=3)
+        loss, _ = trainer.train_epoch(training.take(torch.randperm(len(training))[: 3 * opt.batch_size]))
         predict(trainer.network, validation.images[:500])
         print(f"dry run: three steps (loss {loss:.2f}) and a validation batch went well; nothing is written")
         return
