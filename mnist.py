@@ -314,7 +314,6 @@ def augment(
     shift: float = 1.5,
     shear: float = 0.0,
     elastic: float = 0.0,
-    smooth: float = 4.0,
     thickness: float = 0.0,
     untouched: float = 0.0,
 ) -> Tensor:
@@ -322,10 +321,10 @@ def augment(
 
     images: N x 1 x H x W floats in 0..1, H and W multiples of 4. Drawn evenly: turned by +-degrees, width and height
     each scaled by 1 +- scale, slanted by +-shear (pixels a pixel), moved by +-shift pixels each way; strokes made
-    thicker or thinner by up to `thickness` pixels on each side. elastic: deviation in pixels of a random
-    displacement, drawn on a raster of 4 pixels and smoothed by a Gaussian of `smooth` pixels. P. Y. Simard,
-    D. Steinkraus, J. C. Platt, "Best practices for convolutional neural networks applied to visual document analysis",
-    ICDAR 2003, section 2.
+    thicker or thinner by up to `thickness` pixels on each side. elastic: deviation in pixels of a smooth random
+    displacement, drawn on a raster of 4 pixels instead of smoothed by a Gaussian of 4. P. Y. Simard, D. Steinkraus,
+    J. C. Platt, "Best practices for convolutional neural networks applied to visual document analysis", ICDAR 2003,
+    section 2.
     """
     n, (height, width), device = len(images), images.shape[-2:], images.device
     draw = torch.rand(n, 7, generator=generator).mul_(2).sub_(1).to(device)  # -1..1
@@ -345,7 +344,7 @@ def augment(
     grid = x * across + y * down[:, None] + one  # 2 x N x height x width; affine_grid takes five times as long
     if elastic:
         coarse = torch.randn(2, n, height // 4, width // 4, generator=generator).to(device)
-        to_rows, to_columns = (_gaussians(size, smooth).to(device) for size in (height, width))
+        to_rows, to_columns = _gaussians(height).to(device), _gaussians(width).to(device)
         grid += to_rows @ coarse @ to_columns.T * (elastic * unit).to(device, torch.float32)[:, None, None, None]
     original = images
     images = functional.grid_sample(images, grid.permute(1, 2, 3, 0), mode="bicubic", align_corners=False).clamp(0, 1)
@@ -359,7 +358,7 @@ def augment(
     return images
 
 
-def _gaussians(size: int, sigma: float) -> Tensor:
+def _gaussians(size: int, sigma: float = 4.0) -> Tensor:
     """size x size/4: what random values on a raster of 4 pixels weigh at each pixel, smooth, their deviation kept."""
     raster = torch.arange(size // 4) * 4 + 1.5
     weights = torch.exp(-((torch.arange(size)[:, None] - raster) ** 2) / (2 * sigma**2))

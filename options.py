@@ -15,19 +15,16 @@ from pathlib import Path
 
 DEFAULT_WEIGHTS = Path(__file__).parent / "weights" / "reader.pt"
 DEFAULT_STRINGS = DEFAULT_WEIGHTS.with_name("strings.pt")
-RECIPE = (
-    *("epochs", "augment", "batch_size", "lr", "lr_decay", "weight_decay"),
-    *("label_smoothing", "ema", "pages", "easy", "precision"),
-)
+RECIPE = "epochs", "augment", "batch_size", "lr", "lr_decay", "label_smoothing", "ema", "pages", "easy", "precision"
 # What train.py does with each network unless the command line says otherwise (how it was found: docs/NETWORKS.md).
 RECIPES = {
     arch: dict(zip(RECIPE, values))
     for arch, values in {
-        "article": (6, "affine", 128, 3e-3, 0.5, 0.01, 0.05, 0.995, 0, 1.0, "auto"),
-        "1998": (20, "affine", 128, 3e-3, 0.8, 0.01, 0.05, 0.995, 0, 1.0, "fp32"),
-        "modern": (60, "waves", 128, 3e-3, 0.92, 0.1, 0.05, 0.999, 0, 1.0, "auto"),
-        "reader": (14, "elastic", 128, 3e-3, 0.93, 0.01, 0.05, 0.999, 3000, 0.15, "auto"),
-        "strings": (14, "strip", 64, 2e-3, 0.9, 0.01, 0.0, 0.999, 4500, 0.15, "auto"),
+        "article": (6, "affine", 128, 3e-3, 0.5, 0.05, 0.995, 0, 1.0, "auto"),
+        "1998": (20, "affine", 128, 3e-3, 0.8, 0.05, 0.995, 0, 1.0, "fp32"),
+        "modern": (60, "elastic", 128, 3e-3, 0.92, 0.05, 0.999, 0, 1.0, "auto"),
+        "reader": (14, "elastic", 128, 3e-3, 0.93, 0.05, 0.999, 3000, 0.15, "auto"),
+        "strings": (14, "strip", 64, 2e-3, 0.9, 0.0, 0.999, 4500, 0.15, "auto"),
     }.items()
 }
 SAMPLES = Path(__file__).parent / "samples"
@@ -234,10 +231,9 @@ def train_parser() -> Parser:
     )
     data.add_argument(
         "--augment",
-        choices=("affine", "elastic", "waves", "strip", "none"),
+        choices=("affine", "elastic", "strip", "none"),
         help="how each batch is varied; affine: turned, scaled, moved; elastic: also slanted, bent, strokes thicker "
-        f"and thinner; waves: as elastic, but bent farther and more smoothly; strip: as affine, but turned less, and "
-        f"slanted {_recipes('augment')}",
+        f"and thinner; strip: as affine, but turned less, and slanted {_recipes('augment')}",
     )
     data.add_argument(
         "--pages",
@@ -273,7 +269,7 @@ def train_parser() -> Parser:
         help=f"the rate falls smoothly by this factor per 60,000 images {_recipes('lr_decay')}",
     )
     learning.add_argument(
-        "--weight_decay", type=fraction, metavar="X", help=f"AdamW's weight decay {_recipes('weight_decay')}"
+        "--weight_decay", type=fraction, default=0.01, metavar="X", help="AdamW's weight decay (default: %(default)s)"
     )
     learning.add_argument(
         "--label_smoothing",

@@ -46,7 +46,6 @@ from utils import (
 AUGMENT = {  # arguments of mnist.augment
     "affine": {},
     "elastic": {"shear": 0.15, "elastic": 0.8, "thickness": 0.5, "untouched": 0.3},
-    "waves": {"shear": 0.15, "elastic": 1.2, "smooth": 6.0, "thickness": 0.5, "untouched": 0.3},
     "strip": {"degrees": 4, "shear": 0.2, "untouched": 0.4},
 }
 SUBSET_TIMES = 10  # as many epochs of the embedded subset, unless --epochs says so: one is a 15th of MNIST's
