@@ -134,14 +134,14 @@ class LeNet_5_1998(nn.Module):
         return self.output(x)  # N x 10
 
 
-class LeNet_5_Modern(nn.Module):
-    """The same skeleton today: N x 1 x 28 x 28 floats (paper 0, ink 1) to N x 10 logits, or 11 with "not a digit".
+class LeNet_5_Reader(nn.Module):
+    """The same skeleton today: N x 1 x 28 x 28 floats (paper 0, ink 1) to N x 11 logits, the last for "not a digit".
 
     Wider, ReLU everywhere, batch norm after each pooling (a quarter of the work that it is before), dropout.
     """
 
-    outputs = DIGITS
-    parameters_expected = 869_930
+    outputs = DIGITS + 1
+    parameters_expected = 870_443
 
     def __init__(self) -> None:
         super().__init__()
@@ -164,11 +164,28 @@ class LeNet_5_Modern(nn.Module):
         return self.fc2(self.dropout(x))  # N x outputs
 
 
-class LeNet_5_Reader(LeNet_5_Modern):
-    """The modern network with an eleventh output: N x 11 logits, the last for "not a digit"."""
+class LeNet_5_Modern(LeNet_5_Reader):
+    """The reader's network with two 5x5 convolutions a stage, the first of which keeps the size: N x 10 logits.
 
-    outputs = DIGITS + 1
-    parameters_expected = 870_443
+    It reads a little better and takes nearly twice the time, which the demos don't have.
+    """
+
+    outputs = DIGITS
+    parameters_expected = 901_402
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Sequential(
+            nn.Conv2d(1, 8, kernel_size=5, padding=2),
+            nn.ReLU(),
+            nn.Conv2d(8, 32, kernel_size=5, bias=False),
+        )
+        self.conv2 = nn.Sequential(
+            nn.Conv2d(32, 32, kernel_size=5, padding=2, bias=False),
+            nn.BatchNorm2d(32),
+            nn.ReLU(),
+            nn.Conv2d(32, 96, kernel_size=5, bias=False),
+        )
 
 
 class LeNet_5_Strings(nn.Module):
