@@ -2,10 +2,10 @@
 
 `LeNet_5` is the network of the blog article (Wenretium, 2021) that this project grew from; it is Caffe's take on
 LeNet-5: 431,080 parameters, max-pooling, one ReLU, and no activation after the convolutions. `LeNet_5_1998` is the
-original. `LeNet_5_Modern` keeps the skeleton of both (two stages of 5x5 convolution and pooling, two dense layers) with
-what has been learnt since; with an eleventh output, "not a digit", it is the demos' reader. `LeNet_5_Strings` is the
-same laid out along a strip: it reads digits that touch without being told where each ends. What each of them reaches
-stands in README.md.
+original. `LeNet_5_Reader` and `LeNet_5_Modern` keep the skeleton of both (two stages of 5x5 convolution and pooling,
+two dense layers) with what has been learnt since: the first has an eleventh output, "not a digit", and is the demos';
+the other convolves twice in each stage. `LeNet_5_Strings` is the reader laid out along a strip: it reads digits that
+touch without being told where each ends. What each of them reaches stands in README.md.
 
 The original: Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-based learning applied to document recognition",
 Proceedings of the IEEE 86(11), 1998, section II.B.
@@ -165,9 +165,9 @@ class LeNet_5_Reader(nn.Module):
 
 
 class LeNet_5_Modern(LeNet_5_Reader):
-    """The reader's network with two 5x5 convolutions a stage, the first of which keeps the size: N x 10 logits.
+    """The reader with two 5x5 convolutions a stage, the first of which keeps the size: N x 1 x 28 x 28 to N x 10.
 
-    It reads a little better and takes nearly twice the time, which the demos don't have.
+    It reads MNIST better and takes twice the time, which the demos don't have (docs/NETWORKS.md, "The modern variant").
     """
 
     outputs = DIGITS
